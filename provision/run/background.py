@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 
+from provision.catalog.versions import numbers
 from provision.core import features
 from provision.core.errors import FirstlightError
 from provision.core.models.inventory import Host
@@ -23,6 +24,8 @@ from provision.run.results import PlannedHosts
 from provision.run.sending import SentBytes
 
 SOURCES_DEADLINE_S = 90.0
+OLDEST_PYTHON = (3, 9)
+"""What Ansible's modules need, as in find_python.sh of role `base`: a host without it waits for the one that `install` sends."""
 
 
 def package_sources(context: RunContext, planned: PlannedHosts) -> dict[str, bool | None]:
@@ -57,7 +60,13 @@ def start(context: RunContext, planned: PlannedHosts) -> None:
     environment yet are locked, and get their files.
     """
     answers = package_sources(context, planned)
-    hosts = [host for host in context.hosts() if answers.get(host.name) and planned.install_paths[host.name].root]
+    hosts = [
+        host
+        for host in context.hosts()
+        if answers.get(host.name)
+        and planned.install_paths[host.name].root
+        and any(numbers(python.version) >= OLDEST_PYTHON for python in planned.facts[host.name].pythons)
+    ]
     hosts = playbooks.acquire_locks(context, planned, "install", [*{host.machine: host for host in hosts}.values()])
     if hosts:
         context.start_background("packages", BackgroundPackages(context, planned, hosts))

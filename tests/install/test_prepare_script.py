@@ -1,17 +1,20 @@
 """Preparing a host for Ansible's modules: the script of the role, run alone."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.install.scripts import run_sh
+from tests.install.scripts import ROLES, run_sh
 from tests.probe.here import program
 
 
-def prepare(prefix: Path, *, packages: str = "") -> subprocess.CompletedProcess[str]:
-    variables = {"root": "0", "owner": "nobody", "incoming": "", "debs": "", "lock_timeout_s": "1", "check": "0"}
+def prepare(
+    prefix: Path, *, packages: str = "", root: str = "0", owner: str = "root"
+) -> subprocess.CompletedProcess[str]:
+    variables = {"root": root, "owner": owner, "incoming": "", "debs": "", "lock_timeout_s": "1", "check": "0"}
     return run_sh("base/files/prepare.sh", prefix=str(prefix), packages=packages, **variables)
 
 
@@ -165,3 +168,38 @@ def test_a_package_that_no_source_offers_says_where_to_look(programs: Path, tmp_
     done = prepare(tmp_path / "prefix", packages="haproxy")
     assert done.returncode == 1
     assert "firstlight-hint: the package sources of this host do not offer it: sudo apt-get update" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("planned", "uid", "name"),
+    [({"root": "0", "owner": "alice"}, 0, "root"), ({"root": "1", "owner": "firstlight"}, 1000, "alice")],
+)
+def test_a_plan_for_another_account_than_that_of_ansible_is_refused(
+    programs: Path, tmp_path: Path, planned: dict[str, str], uid: int, name: str
+) -> None:
+    """Firstlight does not see `become` of an ansible.cfg, nor `-b`."""
+    program(programs, "id", f"[ $1 = -u ] && echo {uid} || echo {name}")
+    done = prepare(tmp_path / "prefix", **planned)
+    assert done.returncode == 1
+    assert f"firstlight-error: Ansible works as {name} on this host" in done.stdout
+    assert "firstlight-hint: set ansible_become in the inventory" in done.stdout
+    assert not (tmp_path / "prefix").exists()
+
+
+@pytest.mark.parametrize(
+    ("manager", "package"), [("apt-get", "python3.9"), ("dnf", "python3.11"), ("zypper", "python311")]
+)
+def test_a_host_whose_python_is_too_old_is_told_of_one_that_suffices(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manager: str, package: str
+) -> None:
+    for name in ("sh", "id", "mkdir", "sync", "uname"):
+        (programs / name).symlink_to(shutil.which(name) or name)
+    for name, body in {manager: "exit 1", "dpkg-query": "echo installed", "rpm": "exit 0", "grep": "exit 0"}.items():
+        program(programs, name, body)
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setattr(
+        "tests.install.scripts.script_text", lambda name: "find_python() { :; }\n" + (ROLES / name).read_text()
+    )
+    done = prepare(tmp_path / "prefix")
+    assert done.returncode == 1
+    assert f"firstlight-hint: install one: sudo {manager} install {package}\n" in done.stdout

@@ -1,25 +1,32 @@
-"""Files are sent while others are fetched: to which hosts, in which order, and the effect of a failure."""
+"""What is done while files are fetched: others are sent, and OS packages installed. To which hosts, in which order, and the effect of a failure."""
 
 from __future__ import annotations
 
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from provision.core.errors import TransportError
 from provision.core.install_paths import InstallPaths
+from provision.core.models.facts import Python
 from provision.core.models.inventory import Connection, Host
+from provision.core.models.records import PhaseResult
 from provision.core.models.staged import StagedFile
+from provision.core.run_folder import RunFolder
 from provision.fleet.ssh import SendReport
 from provision.fleet.ssh.local import LocalSession
 from provision.fleet.ssh.session import Progress
+from provision.phases.install.hosts_file import Target
+from provision.run import background, playbooks
 from provision.run.background import BackgroundUpload
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts
 from tests.pipeline.local_context import local_context
+from tests.pipeline.test_up_to_date import host_facts
 
 
 class Sessions:
@@ -131,3 +138,24 @@ def test_the_end_of_a_run_stops_the_upload(context: RunContext, sessions: Sessio
     context.background.stop()
     assert sessions.closed == ["a"]
     assert "2.whl" not in sessions.sent.get("a", [])
+
+
+@pytest.mark.parametrize(("version", "begins"), [("3.9.2", True), ("3.8.10", False), (None, False)])
+def test_os_packages_are_installed_early_where_ansible_finds_a_python(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch, version: str | None, begins: bool
+) -> None:
+    """Another host waits for the Python that `install` sends."""
+    began: list[str] = []
+
+    def install(_: RunFolder, targets: Sequence[Target], **__: object) -> dict[str, PhaseResult]:
+        began.extend(target.host.name for target in targets)
+        return {}
+
+    monkeypatch.setattr(background, "install", install)
+    monkeypatch.setattr(playbooks, "acquire_locks", lambda _, __, ___, hosts: hosts)
+    context.background.package_sources = {"a": True}
+    pythons = (Python(path="/usr/bin/python3", version=version),) if version else ()
+    facts = {name: host_facts(pythons=pythons) for name in "ab"}
+    background.start(context, replace(PLANNED, facts=facts))
+    context.background.wait_for("packages")
+    assert began == (["a"] if begins else [])

@@ -18,6 +18,17 @@ fail() {
     exit 1
 }
 
+# A plan is for one account. With another one, files of root would fill a user's home, or a user could not write the system's folders.
+# Where root is the owner, both are the same account.
+check_account() {
+    is_root=0
+    [ "$(id -u)" != 0 ] || is_root=1
+    if [ "$FIRSTLIGHT_ROOT" != "$is_root" ] && [ "$FIRSTLIGHT_OWNER" != root ]; then
+        fail "Ansible works as $(id -un) on this host, and the plan is for another account" \
+            "set ansible_become in the inventory, where Firstlight reads it, and plan again"
+    fi
+}
+
 check_prefix() {
     case $FIRSTLIGHT_PREFIX in
         *..* | *//* | */ | [!/]*) fail "prefix $FIRSTLIGHT_PREFIX is not a plain absolute path" "set firstlight_prefix to a folder of its own, /opt/firstlight for one" ;;
@@ -215,6 +226,16 @@ report_account() {
     done
 }
 
+# Where `python3` is too old: Ubuntu 20.04, RHEL 8, SLES 15.
+python_hint() {
+    case $manager in
+        apt-get) echo "sudo apt-get install python3.9" ;;
+        dnf) echo "sudo dnf install python3.11" ;;
+        zypper) echo "sudo zypper install python311" ;;
+        *) echo "this host has no known package manager" ;;
+    esac
+}
+
 # A host without any Python gets along with the environment's interpreter, where one was sent.
 ensure_python() {
     if [ -z "$(find_python)" ] && [ -f "$archive" ] && [ "$FIRSTLIGHT_CHECK" = 0 ]; then
@@ -229,12 +250,13 @@ ensure_python() {
     if [ -n "$python" ]; then
         echo "firstlight-python: $python"
     elif [ "$FIRSTLIGHT_CHECK" = 0 ]; then
-        fail "host $(hostname 2>/dev/null || uname -n) has no Python 3.9 or later that runs" "install one: sudo $manager install python3"
+        fail "host $(hostname 2>/dev/null || uname -n) has no Python 3.9 or later that runs" "install one: $(python_hint)"
     fi
 }
 
 manager=$(manager)
 said=
+check_account
 check_prefix
 claim_prefix
 ensure_packages
