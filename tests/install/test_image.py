@@ -1,4 +1,4 @@
-"""The verification of role `image`; a stand-in for podman runs the command on this machine."""
+"""The scripts of role `image`; a stand-in for podman runs the command on this machine."""
 
 import os
 from pathlib import Path
@@ -37,6 +37,15 @@ def test_an_image_without_compatibility_libraries_is_verified_and_one_with_them_
     done = run_sh("image/files/verify.sh", **given)
     assert done.returncode == 1
     assert "in image dddddddddddd: it has compatibility libraries of CUDA" in done.stdout
+
+
+def test_check_mode_foretells_an_image_where_podman_is_still_to_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sh").symlink_to("/bin/sh")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = run_sh("image/files/load.sh", prefix=str(tmp_path), image=IMAGE, archive=str(tmp_path / "no"), check="1")
+    assert (done.returncode, done.stdout) == (0, f"firstlight-changed: image {IMAGE}\n"), done.stderr
 
 
 def test_linked_files_of_a_model_have_to_be_in_the_folder_that_a_container_gets(tmp_path: Path) -> None:
