@@ -271,6 +271,29 @@ def test_the_server_runs_with_the_services_account(prefix: Path, free_port: int)
     assert (done.returncode, done.stdout) == (0, "nobody\n"), done.stderr
 
 
+RUN_SERVER = """
+import sys
+from pathlib import Path
+from provision.phases.serve.onhost.preflight import main
+main.Path = lambda path: Path(sys.argv[1] + path)
+main.run_server(["/usr/bin/id", "-G"], None, "nobody")
+"""
+
+
+@AS_ROOT
+def test_the_server_gets_the_groups_of_amds_device_nodes(tmp_path: Path) -> None:
+    """In a container their groups may have no names, so that no account can be a member."""
+    (tmp_path / "dev/dri").mkdir(parents=True)
+    for name, group in {"kfd": 4711, "dri/renderD128": 4712, "dri/card0": 4713, "dri/renderD129": 0}.items():
+        path = tmp_path / "dev" / name
+        path.touch()
+        os.chown(path, 0, group)
+    command = [sys.executable, "-c", RUN_SERVER, str(tmp_path)]
+    groups = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert {"4711", "4712"} <= {*groups}
+    assert {"0", "4713"} & {*groups} == set()
+
+
 @pytest.mark.parametrize(
     ("text", "values"),
     [
