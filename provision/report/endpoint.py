@@ -11,7 +11,7 @@ from provision.core import install_paths
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import GatewayRecord, ServeRecord
-from provision.fleet.inventory.addresses import EVERYWHERE, with_port
+from provision.fleet.inventory.addresses import EVERYWHERE, OUTSIDE, address_from, with_port
 
 PROMPT = "Hello"
 TOKENS = 32
@@ -54,7 +54,7 @@ def chat_commands(serve: ServeRecord, file: str | None, host: Host, user: str | 
     if serve.endpoint is None or serve.model is None:
         return ()
     key = _on_host(host, user, "sed -n s/^VLLM_API_KEY=//p", file) if file is not None else None
-    endpoint, address = serve.endpoint, host.connection.address
+    endpoint, address = serve.endpoint, address_from(OUTSIDE, host, host.settings.bind)
     if address and host.settings.bind in EVERYWHERE:
         endpoint = f"http://{with_port(address, host.settings.port)}/v1"
     curl, parts = _request(endpoint, serve.model, key, question=question_of(serve)), urlsplit(endpoint)

@@ -107,6 +107,14 @@ def test_a_service_on_all_addresses_is_asked_at_that_of_its_host(
     assert shlex.quote(f"http://{shown}:8000/v1/chat/completions") in curl
 
 
+def test_a_service_on_all_ipv4_addresses_of_a_host_with_one_of_ipv6_is_asked_through_a_tunnel(tmp_path: Path) -> None:
+    there = host("h", bind="0.0.0.0", expose=True)
+    there = there.model_copy(update={"connection": connection(tmp_path, ansible_host="2001:db8::7")})
+    tunnel, curl = chat_commands(served(), None, there, None)
+    assert tunnel.endswith(" -L 8000:127.0.0.1:8000")
+    assert "http://127.0.0.1:8000/v1/" in curl
+
+
 def test_a_tunnel_leads_to_a_loopback_address_of_ipv6_too(tmp_path: Path) -> None:
     record = served().model_copy(update={"endpoint": "http://[::1]:8000/v1"})
     tunnel, curl = chat_commands(record, None, host("h", bind="::1"), None)

@@ -318,7 +318,7 @@ class Settings(Record):
     ] = ()
     """Other addresses and networks that the rules of `firstlight_firewall` admit."""
     gateway_bind: BindAddress = "0.0.0.0"  # noqa: S104 - clients are other machines
-    """Address that the gateway listens on."""
+    """Address that the gateway listens on. `0.0.0.0` is for IPv4 alone, `::` for IPv4 and IPv6."""
     gateway_address: (
         Annotated[str, Allowed("an IP address with the length of its network's prefix, such as 10.0.0.9/24")] | None
     ) = None

@@ -13,7 +13,7 @@ from provision.core.errors import InventoryError
 from provision.core.grouping import gather
 from provision.core.models.inventory import Host
 from provision.core.models.settings import Settings
-from provision.fleet.inventory.addresses import EVERYWHERE, address_from, is_ip, listened_on
+from provision.fleet.inventory.addresses import EVERYWHERE, address_from, is_ip, is_of_other_family, listened_on
 from provision.run.served import Served
 
 PACKAGES = ("haproxy", "openssl")
@@ -91,9 +91,15 @@ class Gateway:
 def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Served]) -> tuple[Backend, ...]:
     """Return the back ends of a gateway, from what hosts said; those that serve nothing are missing.
 
-    Raises InventoryError where a host listens where the gateway cannot reach it, there is none at all, a name is that of two models or
-    adapters, or clients have budgets of tokens that a host does not count.
+    Raises InventoryError where a host listens where the gateway cannot reach it, or the gateway where clients cannot, there is no host at
+    all, a name is that of two models or adapters, or clients have budgets of tokens that a host does not count.
     """
+    settings = gateway.settings
+    if settings.gateway_address is None and is_of_other_family(gateway, settings.gateway_bind):
+        raise InventoryError(
+            f"gateway `{gateway.name}` listens on {settings.gateway_bind} alone, and clients are to use {gateway.connection.address}",
+            hint="set firstlight_gateway_bind to '::'",
+        )
     found, unreachable = [], []
     for host in hosts:
         if (said := served.get(host.name)) is None:
@@ -120,7 +126,6 @@ def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Serve
                 f"gateway `{gateway.name}`: the name `{name}` stands for several: of the models {', '.join(sorted({*models}))}",
                 hint="give each adapter in firstlight_lora a name of its own; then ./firstlight serve",
             )
-    settings = gateway.settings
     # What counts tokens also asks for the key.
     without = sorted(one.name for one in found if one.key is None)
     if without and (settings.gateway_tokens_per_minute or settings.gateway_tokens_per_day):

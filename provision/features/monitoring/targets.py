@@ -95,7 +95,8 @@ def find_targets(
         bind = metrics_bind(host, monitors)
         address = address_from(viewer, host, bind) if offered else None
         if offered and address is None:
-            why = "no address of it is known here" if bind in EVERYWHERE else f"its exporters listen on {bind}"
+            unknown = bind in EVERYWHERE and not host.connection.address
+            why = "no address of it is known here" if unknown else f"its exporters listen on {bind}"
             missing.setdefault(host.name, why)
             continue
         targets += [Target(job, host.name, with_port(str(address), port)) for job, port in offered]

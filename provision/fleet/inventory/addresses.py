@@ -31,13 +31,21 @@ def listened_on(bind: str) -> str:
     return "127.0.0.1" if bind == "localhost" else bind.strip("[]")
 
 
+def is_of_other_family(host: Host, bind: str) -> bool:
+    """Return whether a server that listens on all IPv4 addresses misses its host's, which the inventory names as an IPv6 address."""
+    return bind == EVERYWHERE[0] and ":" in (host.connection.address or "")
+
+
 def address_from(viewer: Host, host: Host, bind: str) -> str | None:
     """Return the address of a host's server, which listens on `bind`, as another host or the same one reaches it.
 
-    None where the server listens for its own host alone, or the inventory has no address of the host.
+    None where the server listens for its own host alone or on no address of the family that the inventory names, or the
+    inventory has no address of the host.
     """
     if host.name == viewer.name:
         return own_address(bind)
+    if is_of_other_family(host, bind):
+        return None
     return host.connection.address if bind in EVERYWHERE else own_alone(bind)
 
 

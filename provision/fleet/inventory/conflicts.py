@@ -124,9 +124,10 @@ def _shared_address(settings: Settings) -> Iterator[Conflict]:
     if shared is None or "/" not in settings.gateway_address or shared.ip.is_loopback or shared.ip.is_multicast:
         text = f"{settings.gateway_address!r} is no address of a host with the length of its network's prefix"
         yield Conflict("gateway_address", text, "such as 10.0.0.9/24")
-    elif settings.gateway_bind not in EVERYWHERE:
+    elif settings.gateway_bind not in (EVERYWHERE if shared.version == 4 else EVERYWHERE[1:]):
         text = f"the gateway listens on {settings.gateway_bind} alone, and clients are to use {shared.ip}"
-        yield Conflict("gateway_bind", text, "leave firstlight_gateway_bind out: 0.0.0.0")
+        hint = "leave firstlight_gateway_bind out: 0.0.0.0; for an IPv6 address set it to '::'"
+        yield Conflict("gateway_bind", text, hint)
 
 
 def _budgets(settings: Settings) -> Iterator[Conflict]:

@@ -83,13 +83,41 @@ def test_the_address_that_a_gateway_uses_stays_while_its_name_has_it_or_is_unkno
     assert looked_up(session, found, known) == {"a.test": address}
 
 
-@pytest.mark.parametrize("bind", ["127.0.0.1", "localhost", "::1"])
-def test_a_host_that_listens_only_on_loopback_is_named(bind: str) -> None:
+@pytest.mark.parametrize(
+    ("bind", "address"),
+    [("127.0.0.1", "192.0.2.1"), ("localhost", "192.0.2.1"), ("::1", "192.0.2.1"), ("0.0.0.0", "2001:db8::1")],
+)
+def test_a_host_that_listens_only_on_loopback_or_in_the_other_family_is_named(bind: str, address: str) -> None:
     served = {"h": Served("m", bind, 8000, None), "i": Served("m", "10.0.0.1", 8000, None)}
     with pytest.raises(InventoryError) as refused:
-        backends.backends_of(GATE, [GATE, host("h"), host("i")], served)
+        backends.backends_of(GATE, [GATE, host("h", address=address), host("i")], served)
     assert refused.value.text == f"gateway `gate` cannot reach every host: host `h` listens on {bind}"
     assert "firstlight_bind" in str(refused.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_reached"),
+    [
+        ({}, False),
+        ({"gateway_bind": "::"}, True),
+        ({"gateway_bind": "2001:db8::9"}, True),
+        ({"gateway_bind": "127.0.0.1"}, True),
+        ({"gateway_address": "10.0.0.9/24"}, True),
+    ],
+)
+def test_a_gateway_listens_in_the_family_of_the_address_that_clients_get(
+    settings: dict[str, Any], is_reached: bool
+) -> None:
+    gate = host("gate", "gateway", "gpus", address="2001:db8::9", **settings)
+    served = {"gate": Served("m", "0.0.0.0", 8000, None)}
+    if is_reached:
+        assert [one.address for one in backends.backends_of(gate, [gate], served)] == ["127.0.0.1"]
+        return
+    with pytest.raises(
+        InventoryError, match=r"listens on 0\.0\.0\.0 alone, and clients are to use 2001:db8::9"
+    ) as refused:
+        backends.backends_of(gate, [gate], served)
+    assert "'::'" in str(refused.value.hint)
 
 
 @pytest.mark.parametrize("adapters", [("m",), ("support",)], ids=["a model", "another adapter"])

@@ -65,9 +65,11 @@ def test_what_cannot_be_shared_is_refused(hosts: list[Host], message: str) -> No
         ({"gateway_address": "gate/24"}, "gateway_address"),
         ({"gateway_address": "127.0.0.1/8"}, "gateway_address"),
         ({"gateway_address": "10.0.0.9/24", "gateway_bind": "10.0.0.1"}, "gateway_bind"),
+        ({"gateway_address": "2001:db8::9/64"}, "gateway_bind"),
         ({"gateway_router_id": 7}, "gateway_router_id"),
         ({"gateway_address": "10.0.0.9/24", "gateway_router_id": 7}, None),
         ({"gateway_address": "2001:db8::9/64", "gateway_bind": "::"}, None),
+        ({"gateway_address": "10.0.0.9/24", "gateway_bind": "::"}, None),
     ],
 )
 def test_settings_that_contradict_are_found(values: dict[str, object], setting: str | None) -> None:

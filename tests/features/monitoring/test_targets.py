@@ -59,6 +59,13 @@ def test_metrics_are_offered_at_the_address_that_monitors_reach() -> None:
     assert addresses(found.targets) == {("vllm", "h", "127.0.0.1:8000"), ("node", "h", "127.0.0.1:9100")}
 
 
+def test_a_host_that_listens_in_the_other_family_is_named_and_its_gateway_is_not_probed() -> None:
+    one = host("gate", "gateway", address="2001:db8::2", metrics_bind="0.0.0.0", expose=True)
+    found = find_targets(MONITOR, [MONITOR, one], {"gate": None}, {})
+    assert {target.host for target in found.targets} == {"mon"}
+    assert found.missing == {"gate": "its exporters listen on 0.0.0.0"}
+
+
 @pytest.mark.parametrize("bind", ["127.0.0.1", "localhost", "::1"])
 def test_a_vllm_that_cannot_be_reached_is_missing_and_named(bind: str) -> None:
     found = find_targets(MONITOR, [MONITOR, GPU], {"gpu-1": Served("m", bind, 8000, None)}, {})
