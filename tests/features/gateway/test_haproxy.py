@@ -100,6 +100,8 @@ def test_a_request_needs_a_known_key(site: Site) -> None:
 def test_the_model_decides_the_host(site: Site) -> None:
     assert {site.chat("a").host for _ in range(20)} == {"a1", "a2"}
     assert {site.chat("org/b").host for _ in range(5)} == {"b1"}
+    php = rb'{"messages":[{"role":"user","content":"\"model\": \"a\/c\""}],"model": "org\/b"}'
+    assert site.ask("POST", CHAT, php).host == "b1"
     bodies: tuple[Any, ...] = ({"model": "c"}, {"messages": []}, b"{", b"")
     for wrong in bodies:
         answer = site.ask("POST", CHAT, wrong)
@@ -231,6 +233,27 @@ def test_requests_beyond_the_queue_get_a_time_to_retry(tmp_path: Path) -> None:
             stub.step(4)
             assert list(first)[-1] == "end"
             assert waiting.result().status == 200
+
+
+def test_a_gateway_that_is_full_of_requests_still_reaches_its_hosts(tmp_path: Path) -> None:
+    """Its limits are lowered to thousandths of them."""
+    with running(tmp_path, {"h1": "m"}) as site:
+        site.stop()
+        config = tmp_path / "gateway/current" / haproxy.CONFIG
+        limit = re.compile(r"^    maxconn (\d+)$", re.MULTILINE)
+        config.write_text(limit.sub(lambda found: f"    maxconn {int(found[1]) // 1000}", config.read_text()))
+        site.start()
+        site.wait("h1", "UP")
+        most, stub = int(site.row("clients", "FRONTEND")["slim"]), site.stubs["h1"]
+        stub.mode("stepwise")
+        with ThreadPoolExecutor(most) as clients:
+            answers = [clients.submit(site.chat, stream=True) for _ in range(most)]
+            try:
+                wait_until(lambda: len(stub.seen()) == most, "a request never reaches the host")
+            finally:
+                stub.mode("ok")
+                stub.step(most)
+        assert [answer.result().status for answer in answers] == [200] * most
 
 
 CLIENT = """
