@@ -332,7 +332,9 @@ def _usage_lines(gateway: str, usage: Usage) -> list[str]:
     lines = [f"{gateway}:", *aligned(rows, words=2)]
     if usage.uncounted:
         hosts = ", ".join(usage.uncounted)
-        lines.append(f"  not counted: {hosts}, down or started by an earlier version; start anew: ./firstlight serve")
+        lines.append(
+            f"  not counted: {hosts}, down, without an API key or started by an earlier version; start anew: ./firstlight serve"
+        )
     return lines
 
 

@@ -109,7 +109,7 @@ def test_usage_is_shown_with_what_is_left_and_the_hosts_that_are_missing() -> No
         "  client  in this  prompt  generated  limit  left",
         "  app     minute       12         30  1,000   958",
         "  app     day       1,200      3,000      -     -",
-        "  not counted: h2, h3, down or started by an earlier version; start anew: ./firstlight serve",
+        "  not counted: h2, h3, down, without an API key or started by an earlier version; start anew: ./firstlight serve",
         "old: knows no tokens of clients: it was set up by an earlier version, or its HAProxy is built without Lua; set it up again: ./firstlight gateway",
     ]
     [gate, old] = json.loads(json.dumps(usage_document(traffics)))["gateways"]
