@@ -24,6 +24,8 @@ from provision.run.results import PlannedHosts
 from provision.run.sending import SentBytes
 
 SOURCES_DEADLINE_S = 90.0
+PATH = ("/usr/bin/", "/usr/local/bin/")
+"""Where root finds a Python; that of a login may be elsewhere."""
 OLDEST_PYTHON = (3, 9)
 """What Ansible's modules need, as in find_python.sh of role `base`: a host without it waits for the one that `install` sends."""
 
@@ -65,7 +67,10 @@ def start(context: RunContext, planned: PlannedHosts) -> None:
         for host in context.hosts()
         if answers.get(host.name)
         and planned.install_paths[host.name].root
-        and any(numbers(python.version) >= OLDEST_PYTHON for python in planned.facts[host.name].pythons)
+        and any(
+            python.path.startswith(PATH) and numbers(python.version) >= OLDEST_PYTHON
+            for python in planned.facts[host.name].pythons
+        )
     ]
     hosts = playbooks.acquire_locks(context, planned, "install", [*{host.machine: host for host in hosts}.values()])
     if hosts:

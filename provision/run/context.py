@@ -301,13 +301,13 @@ class RunContext:
         Args:
             deadline_s: Seconds after which a host counts as failed.
             cancel: Ends the work on a host from another thread; closing its session is enough where nothing else is waited for.
-            lasts: Whether it is work of hours: no host waits for another, and one whose connection broke may still be at work.
+            lasts: Whether it is work of hours, where no host waits for another.
         """
         if not hosts:
             return {}
         started = time.monotonic()
-        how = {"retries": 0, "limit": len(hosts)} if lasts else {}
-        done = self.ask_hosts(hosts, call, deadline_s=deadline_s, cancel=cancel, **how)
+        limit = len(hosts) if lasts else DEFAULT_LIMIT
+        done = self.ask_hosts(hosts, call, deadline_s=deadline_s, cancel=cancel, limit=limit)
         for name, error in done.errors.items():
             self.fail(name, phase, error, time.monotonic() - started)
         return done.values

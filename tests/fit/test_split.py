@@ -56,7 +56,10 @@ GROUPED = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128}
 )
 def test_rows_that_share_a_scale_are_not_divided(quantized: dict[str, object], expected: tuple[int, ...]) -> None:
     # an inner width of 108 groups, which eight parts would split in halves
-    assert tensor_sizes(llama_8b(intermediate_size=13824, quantization_config=quantized), 8) == expected
+    changed = {"intermediate_size": 13824, "quantization_config": quantized}
+    assert tensor_sizes(llama_8b(**changed), 8) == expected
+    # which layers beside the experts have groups is not known
+    assert tensor_sizes(llama_8b(**changed, num_experts=8, moe_intermediate_size=1024), 8) == (1, 2, 4, 8)
 
 
 @pytest.mark.parametrize(

@@ -140,9 +140,17 @@ def test_the_end_of_a_run_stops_the_upload(context: RunContext, sessions: Sessio
     assert "2.whl" not in sessions.sent.get("a", [])
 
 
-@pytest.mark.parametrize(("version", "begins"), [("3.9.2", True), ("3.8.10", False), (None, False)])
+@pytest.mark.parametrize(
+    ("path", "version", "begins"),
+    [
+        ("/usr/bin/python3", "3.9.2", True),
+        ("/usr/bin/python3", "3.8.10", False),
+        ("/opt/py/bin/python3", "3.11.9", False),
+        ("", "", False),
+    ],
+)
 def test_os_packages_are_installed_early_where_ansible_finds_a_python(
-    context: RunContext, monkeypatch: pytest.MonkeyPatch, version: str | None, begins: bool
+    context: RunContext, monkeypatch: pytest.MonkeyPatch, path: str, version: str, begins: bool
 ) -> None:
     """Another host waits for the Python that `install` sends."""
     began: list[str] = []
@@ -154,7 +162,7 @@ def test_os_packages_are_installed_early_where_ansible_finds_a_python(
     monkeypatch.setattr(background, "install", install)
     monkeypatch.setattr(playbooks, "acquire_locks", lambda _, __, ___, hosts: hosts)
     context.background.package_sources = {"a": True}
-    pythons = (Python(path="/usr/bin/python3", version=version),) if version else ()
+    pythons = (Python(path=path, version=version),) if version else ()
     facts = {name: host_facts(pythons=pythons) for name in "ab"}
     background.start(context, replace(PLANNED, facts=facts))
     context.background.wait_for("packages")

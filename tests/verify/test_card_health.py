@@ -126,7 +126,7 @@ FAULTS: dict[str, tuple[Evaluate, dict[str, Any], str, str]] = {
     "warm": (evaluate_clocks, {"clock_reasons": 0x20}, "warn", "too hot (software)"),
     "capped": (evaluate_clocks, {"power_limit_w": 500.0}, "warn", "is limited to 500 W, the default is 700 W"),
     "prohibited": (evaluate_modes, {"compute_mode": 2}, "fail", "compute mode prohibited"),
-    "exclusive": (evaluate_modes, {"compute_mode": 3}, "fail", "exclusive process"),
+    "exclusive": (evaluate_modes, {"compute_mode": 3}, "warn", "exclusive process"),
     "MIG next": (evaluate_modes, {"mig": (False, True)}, "warn", "MIG will be on after the next reset"),
     "fabric late": (evaluate_fabric, {"fabric": Fabric(2, 0, 0)}, "fail", "its fabric is in progress"),
     "fabric broken": (evaluate_fabric, {"fabric": Fabric(3, 999, 0)}, "fail", "NVML status 999"),
@@ -150,6 +150,11 @@ def test_one_faulty_card_is_named_with_its_remedy(fault: str) -> None:
 def test_healthy_cards_and_cards_without_a_feature_are_ok(evaluate: Evaluate) -> None:
     assert evaluate([ONE, TWO]).status == "ok"
     assert evaluate([CONSUMER]).status in ("ok", "skip")
+
+
+def test_gpus_that_all_take_one_process_cannot_be_checked() -> None:
+    exclusive = [replace(card, compute_mode=3) for card in (ONE, TWO)]
+    assert evaluate_modes(exclusive).status == evaluate_modes(exclusive[:1]).status == "fail"
 
 
 def test_a_split_card_uses_no_nvlinks() -> None:

@@ -256,8 +256,6 @@ class BundleContents:
                 BundledClass(
                     hosts=staged.hosts,
                     stack=staged.stack,
-                    interpreter=staged.interpreter,
-                    environment=staged.environment,
                     os_packages=sum(file.kind == "deb" for file in staged.files),
                 )
                 for staged in self.staged

@@ -24,7 +24,7 @@ from provision.core.errors import BundleError
 from provision.core.files import write_atomically
 from provision.core.folders import config_folder
 from provision.core.models.base import Record
-from provision.core.models.stack import Interpreter, Stack
+from provision.core.models.stack import Stack
 
 if TYPE_CHECKING:
     from minisign import PublicKey, SecretKey
@@ -65,8 +65,6 @@ class BundledClass(Record):
     hosts: tuple[str, ...]
     """Their names when the bundle was created. Other hosts of the same class can use it too."""
     stack: Stack
-    interpreter: Interpreter | None = None
-    environment: str
     os_packages: int = 0
     """Number of OS packages in the bundle for these hosts."""
 

@@ -95,7 +95,9 @@ def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Serve
     all, a name is that of two models or adapters, or clients have budgets of tokens that a host does not count.
     """
     settings = gateway.settings
-    if settings.gateway_address is None and is_of_other_family(gateway, settings.gateway_bind):
+    # With a certificate of the site's own, clients use a name in it, which may be one of an IPv4 address.
+    is_named = settings.gateway_address is not None or settings.gateway_certificate is not None
+    if not is_named and is_of_other_family(gateway, settings.gateway_bind):
         raise InventoryError(
             f"gateway `{gateway.name}` listens on {settings.gateway_bind} alone, and clients are to use {gateway.connection.address}",
             hint="set firstlight_gateway_bind to '::'",

@@ -18,13 +18,14 @@ from provision.core.errors import Exit, FirstlightError, InventoryError
 from provision.core.models.inventory import GATEWAY, Inventory
 from provision.core.redaction import redact, scrub
 from provision.features.gateway import draining, traffic
-from provision.features.gateway.draining import Action, TrafficHosts
+from provision.features.gateway.draining import Action
 from provision.features.gateway.traffic import Traffic
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import run_steps, without_answer, write_stdout
 from provision.pipeline.phases import BEFORE_PLAN, fleet_steps
 from provision.pipeline.runner import execute, read_inventory
 from provision.report.layout import count
+from provision.run.results import AnsweredHosts
 from provision.run.step import Step
 
 app = typer.Typer(
@@ -142,8 +143,6 @@ def _change(
         error = FirstlightError(f"interrupted: {', '.join(names)} may be drained", hint=hint)
         error.exit_code = Exit.INTERRUPTED
         raise error
-    if isinstance(outcome.result, TrafficHosts) and outcome.result.error is not None:
-        raise outcome.result.error
     traffics = _traffics(outcome.result)
     if request.as_json:
         write_stdout(json.dumps(scrub(traffic.document(traffics)), indent=2))
@@ -151,7 +150,12 @@ def _change(
 
 
 def _traffics(result: object) -> tuple[Traffic, ...]:
-    return result.traffics if isinstance(result, TrafficHosts) else ()
+    """Return what gateways answered; raise why nothing was changed."""
+    if not isinstance(result, AnsweredHosts):
+        return ()
+    if isinstance(result.answer, FirstlightError):
+        raise result.answer
+    return tuple(result.answer)
 
 
 def add_to(program: typer.Typer) -> None:

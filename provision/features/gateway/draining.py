@@ -17,7 +17,7 @@ from provision.core.models.records import PhaseResult
 from provision.features.gateway.traffic import By, Traffic, command_of, left_without_host, parse, refusal, sessions_of
 from provision.report.layout import count
 from provision.run.context import RunContext
-from provision.run.results import ProbedHosts
+from provision.run.results import AnsweredHosts, ProbedHosts
 
 ASK_DEADLINE_S = 60.0
 POLL_S = 1.0
@@ -38,15 +38,6 @@ class Answers:
 
     traffics: dict[str, Traffic] = field(default_factory=dict)
     errors: dict[str, BaseException] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class TrafficHosts(ProbedHosts):
-    """Gateways that were asked."""
-
-    traffics: tuple[Traffic, ...] = ()
-    error: FirstlightError | None = None
-    """Why nothing was changed."""
 
 
 def folder_of(host: Host) -> str:
@@ -95,11 +86,11 @@ def python_of(host: Host) -> str:
     return host.connection.python_interpreter or HOST_PYTHON
 
 
-def status(context: RunContext, probed: ProbedHosts) -> TrafficHosts:
+def status(context: RunContext, probed: ProbedHosts) -> AnsweredHosts[tuple[Traffic, ...]]:
     """Read the figures of all gateways; one that does not answer fails."""
     answers = ask(context, context.hosts())
     record(context, answers)
-    return TrafficHosts(**vars(probed), traffics=tuple(answers.traffics.values()))
+    return AnsweredHosts(**vars(probed), answer=tuple(answers.traffics.values()))
 
 
 def record(
@@ -126,8 +117,8 @@ def change(
     known: Collection[str],
     within_s: float | None = None,
     force: bool = False,
-) -> TrafficHosts:
-    """Drain hosts at all gateways, or take them back: at all of them, or at none.
+) -> AnsweredHosts[tuple[Traffic, ...] | FirstlightError]:
+    """Drain hosts at all gateways, or take them back: at all of them, or at none. The answer is the traffic after it, or why nothing was changed.
 
     Args:
         known: All hosts of the inventory, for messages.
@@ -162,7 +153,7 @@ def change(
         limit = max(host.settings.gateway_drain_seconds for host in gateways) if within_s is None else within_s
         after = wait_until_empty(context, gateways, names, limit)
     error = _combined(after, f"; {for_all} all the same") if after.errors else None
-    return TrafficHosts(**vars(probed), traffics=tuple(after.traffics.values()), error=error)
+    return AnsweredHosts(**vars(probed), answer=error or tuple(after.traffics.values()))
 
 
 def _set(context: RunContext, gateways: Sequence[Host], *, drain: bool, names: Sequence[str]) -> Answers:
@@ -178,10 +169,12 @@ def _combined(answers: Answers, then: str) -> FirstlightError:
     return FirstlightError("; ".join(error.text for error in errors) + then, hint=errors[0].hint)
 
 
-def _nothing(context: RunContext, probed: ProbedHosts, answers: Answers, error: FirstlightError) -> TrafficHosts:
+def _nothing(
+    context: RunContext, probed: ProbedHosts, answers: Answers, error: FirstlightError
+) -> AnsweredHosts[tuple[Traffic, ...] | FirstlightError]:
     """Record that nothing was changed, and why."""
     record(context, answers, status="skipped", text=f"nothing was changed: {error.text}")
-    return TrafficHosts(**vars(probed), traffics=tuple(answers.traffics.values()), error=error)
+    return AnsweredHosts(**vars(probed), answer=error)
 
 
 def wait_until_empty(context: RunContext, gateways: Sequence[Host], names: Sequence[str], within_s: float) -> Answers:

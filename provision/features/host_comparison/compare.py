@@ -17,11 +17,6 @@ class Difference:
     expected: Value
     found: Value
 
-    @property
-    def part(self) -> str:
-        """The part of the value."""
-        return part_of(self.key)
-
 
 @dataclass(frozen=True)
 class Oddity:

@@ -29,11 +29,6 @@ class ComparedClass:
     unread: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Why values could not be read, by host and path."""
 
-    @property
-    def is_alone(self) -> bool:
-        """Whether there was nothing to compare with."""
-        return self.against == MAJORITY and len(self.comparison.hosts) == 1
-
 
 def render(classes: Sequence[ComparedClass]) -> str:
     """Return what a person reads: one line a cause."""
@@ -43,7 +38,7 @@ def render(classes: Sequence[ComparedClass]) -> str:
 def _lines(compared: ComparedClass) -> Iterator[tuple[str, str]]:
     """Yield indent and text of each line."""
     hosts = compared.comparison.hosts
-    if compared.is_alone:
+    if compared.against == MAJORITY and len(hosts) == 1:
         yield "", f"{compared.label}: {hosts[0]} is the only such host: there is nothing to compare it with"
         return
     yield "", f"{compared.label}: {count(len(hosts), 'host')}, compared with {compared.against}"
@@ -66,7 +61,7 @@ def _of_oddity(oddity: Oddity) -> str:
         f"{_key(one.key)} is {_shown(one.found)}, expected {_shown(one.expected)}"
         for one in oddity.differences[:MOST_SHOWN]
     ]
-    return "; ".join([*shown, *_more(difference.part for difference in oddity.differences[MOST_SHOWN:])])
+    return "; ".join([*shown, *_more(part_of(difference.key) for difference in oddity.differences[MOST_SHOWN:])])
 
 
 def _of_split(split: Split) -> str:
@@ -107,7 +102,10 @@ def document(classes: Sequence[ComparedClass]) -> dict[str, Any]:
 
 def _document(compared: ComparedClass) -> dict[str, Any]:
     odd = [
-        {"hosts": list(one.hosts), "differences": [{"part": each.part, **vars(each)} for each in one.differences]}
+        {
+            "hosts": list(one.hosts),
+            "differences": [{"part": part_of(each.key), **vars(each)} for each in one.differences],
+        }
         for one in compared.comparison.oddities
     ]
     split = [

@@ -26,6 +26,8 @@ OutputOption = Annotated[
 ConcurrencyOption = Annotated[
     int | None, typer.Option("--concurrency", metavar="N", min=1, help="Requests at once. Default: 1, 4 and 16.")
 ]
+LEAST_REQUESTS = 8
+"""What `verify.pyz load` sends at least where a rate is named alone."""
 LARGEST_DATASET = 64 << 20
 """Bytes of a file of prompts, which goes to each host; a few thousand conversations."""
 
@@ -106,7 +108,7 @@ def load(
     prompts = _read(dataset) if dataset else None
     request = asked("verify", prefix=prefix, **options)
     words += ["--dataset", "-"] if prompts is not None else []
-    lasting_s = requests / rate if requests and rate else 0.0
+    lasting_s = (requests or LEAST_REQUESTS) / rate if rate else 0.0
     raise typer.Exit(measure(request, "load", words, prompts, lasting_s=lasting_s))
 
 

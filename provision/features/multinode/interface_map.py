@@ -166,7 +166,7 @@ def _open(
 
 
 def _apart(hellos: Hellos, reached: Reached, chosen: InterfaceMap) -> Iterator[str]:
-    """Yield interfaces, not slower than the chosen ones, through which most hosts reach one another, and the hosts that they do not reach."""
+    """Yield interfaces, faster than the chosen ones, through which most hosts reach one another, and the hosts that they do not reach."""
     joined = [
         {
             host: interface
@@ -178,15 +178,15 @@ def _apart(hellos: Hellos, reached: Reached, chosen: InterfaceMap) -> Iterator[s
     for one in joined:
         is_most = len(hellos) < 2 * len(one) < 2 * len(hellos)
         is_part = any(one.items() < other.items() for other in joined)
-        if is_most and not is_part and _mbit_s(hellos, one) >= _mbit_s(hellos, chosen):
+        if is_most and not is_part and _mbit_s(hellos, one) > _mbit_s(hellos, chosen):
             rest = fold_names([host for host in hellos if host not in one])
             yield f"{len(one)} of {len(hellos)} hosts meet on {_describe(one)}, {rest} not; all meet on {_describe(chosen)}"
 
 
 def _mbit_s(hellos: Hellos, interface_map: InterfaceMap) -> float:
-    """Return the speed of the slowest link; infinity where the kernel knows none, as of InfiniBand."""
+    """Return the speed of the slowest link; infinity for InfiniBand and 0 for others where the kernel knows none."""
     links = [one for host in interface_map for one in hellos[host]["interfaces"] if one["name"] == interface_map[host]]
-    return min((one["mbit_s"] for one in links if one["mbit_s"]), default=float("inf"))
+    return min(one["mbit_s"] or (float("inf") if one["name"].startswith("ib") else 0.0) for one in links)
 
 
 def _closed(hellos: Hellos, reached: Reached, gloo: Sequence[AllReduceTrial]) -> str:

@@ -10,7 +10,7 @@ from provision.core.models.inventory import Host
 from provision.core.run_folder import utc_now
 from provision.features.quarantine.hardware import hardware_failure
 from provision.features.quarantine.marks import Quarantine, QuarantineStore, has_nothing_live, mark_in_force
-from provision.features.quarantine.quarantine import because_of, notify_gateways, store_of, write_mark
+from provision.features.quarantine.quarantine import because_of, notify_gateways, write_mark
 from provision.phases.verify.run_checks import CheckOptions, Verified
 from provision.run.context import LeftOut, RunContext
 from provision.run.results import ProbedHosts
@@ -38,7 +38,7 @@ def host_checked(context: RunContext, probed: ProbedHosts, host: Host, document:
         run=context.run.name,
         controller=platform.node(),
     )
-    store_of(context).put(host, mark)
+    QuarantineStore(context.run.logs).put(host, mark)
     refused = write_mark(context, probed, host, mark)
     reason = "quarantined: later runs leave it out"
     if refused is not None:

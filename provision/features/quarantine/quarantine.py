@@ -17,11 +17,6 @@ from provision.run.context import LeftOut, RunContext
 from provision.run.results import CheckedHosts, Conclusion, HostsT, ProbedHosts
 
 
-def store_of(context: RunContext) -> QuarantineStore:
-    """Return the marks that this controller keeps, beside its runs."""
-    return QuarantineStore(context.run.folder.parent)
-
-
 def because_of(host: Host, mark: Quarantine, reason: str | None = None) -> LeftOut:
     """Return why runs leave a host out, in the words of its mark unless others are given, and what lifts the mark."""
     hint = (
@@ -44,7 +39,7 @@ def leave_out(context: RunContext, probed: HostsT) -> HostsT:
 
 def known_mark(context: RunContext, probed: ProbedHosts, host: Host) -> Quarantine | None:
     """Return the mark in force of a host, and bring the controller's state up to date with what the host says."""
-    store, facts = store_of(context), probed.facts.get(host.name)
+    store, facts = QuarantineStore(context.run.logs), probed.facts.get(host.name)
     mark = mark_in_force(store, host, facts)
     if mark is None:
         store.forget(host)
@@ -130,6 +125,6 @@ def _lift(context: RunContext, probed: ProbedHosts, name: str, mark: Quarantine)
     refused = write_mark(context, probed, host, mark.model_copy(update={"released_at": utc_now()}))
     if refused is not None:
         return f"its mark cannot be changed: {refused}"
-    store_of(context).forget(host)
+    QuarantineStore(context.run.logs).forget(host)
     context.run.event("released", host=name, phase="verify", text=mark.sentence)
     return None

@@ -43,13 +43,9 @@ class Observed:
             self.inter_token_s + other.inter_token_s,
         )
 
-    def times(self, measure: Measure) -> tuple[float, ...]:
-        """Return the times of a measure, in seconds."""
-        return self.first_token_s if measure == "first_token" else self.inter_token_s
-
     def median_s(self, measure: Measure) -> float | None:
         """Return the median of a measure; None where there are no times."""
-        times = self.times(measure)
+        times = self.first_token_s if measure == "first_token" else self.inter_token_s
         return statistics.median(times) if times else None
 
 

@@ -76,7 +76,7 @@ def gate(
         if verdict == "go on":
             # The test begins anew: what was good for an hour must not outweigh what is bad now.
             passed, wanted = text, wanted | {"requests": wanted["concurrent"]}
-            watch.begin_anew()
+            watch.window, watch.rounds = Observed(), []
         if verdict == "roll back":
             decision = watch.decision(step, verdict, "; ".join([text, *watch.reasons[:1]]))
             break
@@ -160,10 +160,6 @@ class _Watch:
         self.reasons: list[str] = []
         self.unread: list[str] = []
         """What could not be read in the last round."""
-
-    def begin_anew(self) -> None:
-        """Forget what the test has counted so far."""
-        self.window, self.rounds = Observed(), []
 
     def round(self, wanted: Mapping[str, int]) -> list[str]:
         """Ask all hosts and gateways once; return hosts of the new release that this run cannot ask any more."""

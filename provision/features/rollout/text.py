@@ -23,7 +23,10 @@ def print_rollout(request: CommandRequest, rollout: Rollout, text: str | None = 
 def described(rollout: Rollout, *, driven: bool) -> list[str]:
     """Return the lines that tell a person where a rollout is."""
     stopped = " (no process drives it)" if rollout.state in ("running", "returning") and not driven else ""
-    text = "; ".join(filter(None, (rollout.text, since(rollout))))
+    back = len(rollout.taken_back())
+    were = "was" if back == 1 else "were"
+    since = f"{back} of {count(len(rollout.hosts), 'host')} {were} taken back since, by ./firstlight rollback"
+    text = "; ".join(filter(None, (rollout.text, since if back else None)))
     lines = [f"rollout {rollout.name}: {rollout.state}{stopped}" + (f": {text}" if text else "")]
     for index, percent in enumerate(rollout.steps):
         hosts = rollout.of_step(index)
@@ -54,15 +57,6 @@ def _next(rollout: Rollout, *, stopped: bool) -> list[str]:
         f"next: {typed.suggest('doctor', hosts=names[0])}  # shows why",
         f"then: {typed.on_inventory('rollout')}  # with another release, or after a repair",
     ]
-
-
-def since(rollout: Rollout) -> str | None:
-    """Return what became of the hosts of a rollout after it; None where nothing did."""
-    back = len(rollout.taken_back())
-    if not back:
-        return None
-    were = "was" if back == 1 else "were"
-    return f"{back} of {count(len(rollout.hosts), 'host')} {were} taken back since, by ./firstlight rollback"
 
 
 def _state_of(host: RolloutHost, *, is_open: bool) -> str:

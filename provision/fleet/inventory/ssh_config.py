@@ -5,7 +5,6 @@ import pwd
 import re
 import shlex
 import socket
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,12 @@ Resolved = dict[str, list[str]]
 def read_ssh_config(name: str, target: str, arguments: Sequence[str]) -> Resolved:
     """Return the options of a host from `ssh -G`. Raises InventoryError if OpenSSH refuses the arguments or the configuration."""
     command = ["ssh", "-G", *arguments, "--", target]
+    late = InventoryError(
+        f"host {name}: `{shlex.join(command)}` did not end within {ANSWER_S:g} s",
+        hint="look for a `Match exec` in your ssh configuration whose command hangs",
+    )
     try:
-        answer = _ssh(name, command)
+        answer = run_program(command, late, timeout_s=ANSWER_S)
     except FileNotFoundError:
         raise InventoryError(
             "no ssh program on this machine", hint="install OpenSSH's client (Debian: openssh-client)"
@@ -120,14 +123,6 @@ def parse(text: str) -> Resolved:
     """Parse the output of `ssh -G`: every option with its values, in order."""
     parts = (line.partition(" ") for line in text.splitlines())
     return gather((key.lower(), value) for key, _, value in parts)
-
-
-def _ssh(host: str, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    late = InventoryError(
-        f"host {host}: `{shlex.join(command)}` did not end within {ANSWER_S:g} s",
-        hint="look for a `Match exec` in your ssh configuration whose command hangs",
-    )
-    return run_program(command, late, timeout_s=ANSWER_S)
 
 
 def _refuse(name: str, options: Resolved) -> None:

@@ -16,6 +16,7 @@ from provision.core.errors import InventoryError
 from provision.core.formatting import GIB
 from provision.core.models.facts import BusDevice, GpuSlice, HostFacts, NvidiaGpu, PciGpu
 from provision.core.models.settings import Settings
+from verify.binaries.elf import compiled_for, native_for
 
 NVIDIA = "10de"
 AMD = "1002"
@@ -194,7 +195,8 @@ def amd_cards(facts: HostFacts) -> tuple[Card, ...]:
         built = {gfx for row in catalog().builds for gfx in row.gfx}
         return tuple(card for card in cards if facts.amd.rocm_version or not card.integrated or card.gfx in built)
     found = [(gpu, amd_row("", gpu.device_id)) for gpu in on_bus]
-    known = [(gpu, row) for gpu, row in found if row or gpu.class_id.startswith(ACCELERATOR)]
+    is_own = facts.container is None and not facts.wsl  # where a driver can be installed
+    known = [(gpu, row) for gpu, row in found if row or (is_own and gpu.class_id.startswith(ACCELERATOR))]
     return tuple(
         Card(AMD, index, row.name if row else f"AMD GPU {gpu.device_id}", gfx=row.gfx if row else None)
         for index, (gpu, row) in enumerate(known)
@@ -238,12 +240,9 @@ def coverage(codes: tuple[str, ...], compute_capability: str) -> Coverage:
 
     Native code runs on a card of the same major number and an equal or higher minor one; PTX on any equal or newer card.
     """
-    card = numbers(compute_capability)
-    if any(_pair(item)[0] == card[0] and _pair(item)[1] <= card[1] for item in codes if not item.startswith("p")):
+    if native_for({*codes}, compute_capability):
         return Coverage.NATIVE
-    if any(_pair(item[1:]) <= card for item in codes if item.startswith("p")):
-        return Coverage.PTX
-    return Coverage.NONE
+    return Coverage.PTX if compiled_for({*codes}, compute_capability) else Coverage.NONE
 
 
 def all_native(codes: tuple[str, ...], compute_capabilities: Iterable[str]) -> bool:
@@ -254,10 +253,6 @@ def all_native(codes: tuple[str, ...], compute_capabilities: Iterable[str]) -> b
 def written(codes: Iterable[str]) -> str:
     """Return codes as NVIDIA writes them: `sm_80, compute_80`."""
     return ", ".join(f"compute_{item[1:]}" if item.startswith("p") else f"sm_{item}" for item in codes)
-
-
-def _pair(digits: str) -> tuple[int, int]:
-    return int(digits[:-1]), int(digits[-1])
 
 
 @dataclass(frozen=True)

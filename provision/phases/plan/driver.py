@@ -137,7 +137,11 @@ def _installed(action: DriverAction, option: BuildOption, profile: HostProfile, 
     branch = found.version.partition(".")[0]
     least = max(least, wanted, key=numbers) if numbers(wanted) <= numbers(found.version) else least
     present = {card.compute_capability for card in profile.usable}  # one that does not serve is to be driven, too
-    modules = {row.module for row in catalog().architectures if row.module_only and row.compute_capability in present}
+    modules = {
+        row.module
+        for row in catalog().architectures
+        if row.module_only and row.compute_capability in present and int(branch) <= (row.last_branch or int(branch))
+    }
     closed = modules == {"proprietary"} and not profile.needs_open_module
     head, dot, last = (requested or branch).rpartition(".")
     return DriverPlan(

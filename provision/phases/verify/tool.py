@@ -1,7 +1,6 @@
 """The file verify.pyz, which contains the checks, and the selection of checks and injected faults that it understands."""
 
 import json
-import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from provision.core.errors import UsageError
 from provision.core.folders import product_path
+from provision.core.process import run_program
 from provision.core.zipapp import kept, pack_zipapp
 from verify.doctor.catalog import PACKED_CAUSES, pack
 from verify.records import USAGE_EXIT, Level
@@ -67,14 +67,8 @@ class Picked:
             UsageError: A check, family or fault does not exist, or no check is left.
         """
         words = ["--list", "--level", level, *self.words, *(["--json"] if as_json else [])]
-        done = subprocess.run(
-            [sys.executable, "-m", "verify", *words],
-            cwd=SOURCE.parent,
-            capture_output=True,
-            text=True,
-            timeout=LIST_S,
-            check=False,
-        )
+        late = UsageError(f"the list of checks did not come within {LIST_S:g} s")
+        done = run_program([sys.executable, "-m", "verify", *words], late, timeout_s=LIST_S, cwd=SOURCE.parent)
         if done.returncode == USAGE_EXIT:
             output = done.stderr.partition("error: ")[2].partition("\n")[0]
             raise UsageError(output, hint="./firstlight verify --list --level full shows all checks")

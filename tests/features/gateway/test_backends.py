@@ -102,6 +102,7 @@ def test_a_host_that_listens_only_on_loopback_or_in_the_other_family_is_named(bi
         ({"gateway_bind": "::"}, True),
         ({"gateway_bind": "2001:db8::9"}, True),
         ({"gateway_bind": "127.0.0.1"}, True),
+        ({"gateway_certificate": "/srv/own.pem"}, True),
         ({"gateway_address": "10.0.0.9/24"}, True),
     ],
 )

@@ -99,7 +99,7 @@ def test_the_most_telling_difference_comes_first() -> None:
         ]
     )
     assert [oddity.hosts for oddity in found.oddities] == [("all",), ("packages",)]
-    order = [one.part for one in found.oddities[0].differences]
+    order = [part_of(one.key) for one in found.oddities[0].differences]
     assert order == ["driver", "kernel", "sysctl", "services", "packages"]
     line = render([ComparedClass("H100", MAJORITY, found)]).splitlines()[1]
     assert line.endswith("; 2 more differences: 1 in services, 1 in packages")

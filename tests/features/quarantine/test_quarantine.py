@@ -183,6 +183,15 @@ def test_a_host_that_cannot_be_written_is_marked_here(site: Site) -> None:
     assert state(site.provision(), "a") == "quarantined"
 
 
+def test_a_query_too_sees_the_mark_that_this_controller_alone_has(site: Site) -> None:
+    (site.folder / "a").rmdir()
+    site.find_bad("a")
+    reading = Step("probe", site.probe, "probe", "all", reads_only=True)
+    outcome = execute(site.request("plan"), (reading, replace(STEP, reads_only=True)))
+    assert state(outcome, "a") == "quarantined"
+    assert site.kept("a") is not None
+
+
 def test_the_mark_is_written_before_another_host_is_ready(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The controller may be killed while it waits for the slowest host."""
     checks = site.checks

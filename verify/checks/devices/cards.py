@@ -141,12 +141,12 @@ def evaluate_modes(cards: Sequence[Health]) -> CheckResult:
         mode = _mode(card)
         states[card.pci] = {"compute mode": mode, "MIG": card.mig, "persistence": card.persistence}
         remedy = f"nvidia-smi -i {card.pci} --compute-mode=DEFAULT"
-        if mode == PROHIBITED:
-            text = f"{card.pci} is in compute mode {mode}: no process may compute on it"
-            observations.append(Observation("fail", text, remedy))
-        elif mode not in (None, "default"):
-            text = f"{card.pci} is in compute mode {mode}: one process at a time"
-            observations.append(Observation("fail", text, remedy))
+        if mode not in (None, "default"):
+            what = "no process may compute on it" if mode == PROHIBITED else "one process at a time"
+            # Checks run in several processes at once. A single exclusive GPU may be one that does not serve.
+            is_bad = mode == PROHIBITED or all(_mode(other) == mode for other in cards)
+            text = f"{card.pci} is in compute mode {mode}: {what}"
+            observations.append(Observation("fail" if is_bad else "warn", text, remedy))
         if card.mig and card.mig[0] != card.mig[1]:
             text = f"{card.pci}: MIG will be {'on' if card.mig[1] else 'off'} after the next reset"
             observations.append(Observation("warn", text, f"nvidia-smi --gpu-reset -i {card.pci}, or reboot"))

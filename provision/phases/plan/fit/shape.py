@@ -138,7 +138,7 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
     kernel_format = _kernel_format(quantized, schemes)
     cache = quantized.get("kv_cache_scheme") or quantized.get("kv_cache_quant_algo")
     bits = cache.get("num_bits") if isinstance(cache, dict) else cache
-    block = _block(quantized, kernel_format)
+    block = _block(quantized, kernel_format, has_experts=bool(_first(text, "experts")))
     windows, odd = _windows(text, row, attention, layers)
     if latent is None and attention == "latent":
         odd = "config.json has no `kv_lora_rank`"
@@ -325,9 +325,10 @@ def _kernel_format(quantized: Mapping[str, Any], schemes: Sequence[str]) -> Kern
     return "nvfp4" if is_grouped or quantized.get("quant_algo") == "NVFP4" else None
 
 
-def _block(quantized: Mapping[str, Any], kernel_format: KernelFormat | None) -> int:
+def _block(quantized: Mapping[str, Any], kernel_format: KernelFormat | None, *, has_experts: bool) -> int:
     """Return how many rows of a weight share a scale, where vLLM refuses to split them; 0 where it splits any.
 
+    Models with experts often leave their other layers out of groups, so nothing is assumed of these.
     Source: validate_fp8_block_shape; AutoAWQLinearMethod, verify_group_size_divides_partition in vllm/distributed/utils.py, 0.32.0.
     """
     groups = quantized.get("config_groups")
@@ -335,7 +336,9 @@ def _block(quantized: Mapping[str, Any], kernel_format: KernelFormat | None) -> 
     sizes = [one.get("group_size") for one in weights if isinstance(one, dict)]
     if kernel_format == "fp8-block":
         return FP8_BLOCK
-    return 0 if quantized.get("desc_act") else max([0, *(size for size in sizes if isinstance(size, int))])
+    return (
+        0 if has_experts or quantized.get("desc_act") else max([0, *(size for size in sizes if isinstance(size, int))])
+    )
 
 
 def _number_format(quantised: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ Exit status 0 when the server may start, 1 with the reasons on stderr, which is 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import pwd
 import sys
@@ -88,7 +89,8 @@ def run_server(command: list[str], environment_file: Path | None, user: str) -> 
         os.initgroups(user, account.pw_gid)
         # A container's image may have no name for the groups that own AMD's device nodes, so the account cannot be a member.
         nodes = [*Path("/dev").glob("kfd"), *Path("/dev/dri").glob("renderD*")]
-        os.setgroups(sorted({*os.getgroups(), *(node.stat().st_gid for node in nodes)} - {0}))
+        with contextlib.suppress(OSError):  # a group that a user namespace does not know
+            os.setgroups(sorted({*os.getgroups(), *(node.stat().st_gid for node in nodes)} - {0}))
         os.setgid(account.pw_gid)
         os.setuid(account.pw_uid)
     # Readiness finds the lines of one start in the log by this line; the server keeps the PID.
