@@ -75,17 +75,6 @@ EQUAL: dict[str, tuple[str, list[dict[str, Any]]]] = {
         "messages",
         [{"system": one, "messages": [{"role": "user", "content": "a"}]} for one in ("{}", parts("{}"))],
     ),
-    "instructions, and a question in another script": (
-        "chat/completions",
-        [system("You help.", "\u0430{}"), system("You help.", "\u0430{}", "b", "c")],
-    ),
-    "a long text in another script": (
-        "chat/completions",
-        [
-            {"messages": [{"role": "user", "content": parts("{}" + "\u0430" * 20_000 + end)}]}
-            for end in ("one?", "two?")
-        ],
-    ),
     "a response": (
         "responses",
         [{"instructions": "{}", "input": "a"}, {"instructions": "{}", "input": [{"role": "user", "content": "a"}]}],
