@@ -126,7 +126,7 @@ def nvidia_families(cards: Sequence[Health]) -> Iterator[Family]:
         for kind, count in zip(("corrected", "uncorrected"), card.remapped or (), strict=False)
     ]
     yield Family("firstlight_card_remapped_rows_total", remapped)
-    links = [({"card": card.pci}, sum(card.links)) for card in cards if card.links and not (card.mig and card.mig[0])]
+    links = [({"card": card.pci}, sum(card.links)) for card in cards if card.links and not card.is_split]
     yield Family("firstlight_card_links_up", links)
     broken = [({"card": card.pci, "kind": kind}, count) for card in cards for kind, count in card.link_errors.items()]
     yield Family("firstlight_card_link_errors_total", broken)

@@ -46,7 +46,7 @@ def burn_in(
     """Run rounds, at least two, until the time is over, the user interrupts or nobody hears, and return the document of all rounds.
 
     After `hours`, those of continued rounds included, no further round starts. Without an installation nothing is kept for a next call.
-    With `drain` the service is stopped meanwhile, as the next call has to do too.
+    With `drain`, which stopped the service, the remedy names the next call with `--drain` too.
     Raises RunningError where another process does it, and KeyboardInterrupt before a round has ended.
     """
     asked = {"environment": environment_name(context.prefix), "checks": [*ids], "gpus": _gpus()}

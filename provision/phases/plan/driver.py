@@ -62,14 +62,18 @@ def choose(option: BuildOption, profile: HostProfile) -> DriverPlan | None:
     short = profile.driver is None or too_old(option, profile, profile.driver) is not None
     if profile.policy.driver == "pinned":
         return _installed("upgrade", option, profile) if short or not is_pinned(profile) else _kept(profile)
-    is_guest = any(card.virtual for card in profile.cards)
-    advisories = () if is_guest or profile.escalates is False else advisories_of("nvidia-driver", profile.driver or "")
+    advisories = advisories_of("nvidia-driver", profile.driver or "") if is_ours(profile) else ()
     fixed = max((row.fixed for row in advisories), key=numbers, default="")
     if profile.driver and (short or fixed):
         plan = _installed("upgrade", option, profile, wanted="0" if short else fixed)
         if numbers(plan.version or "") > numbers(profile.driver):
             return plan
     return _kept(profile)
+
+
+def is_ours(profile: HostProfile) -> bool:
+    """Return whether advisories may replace the driver: not that of a vGPU's guest, and not without root."""
+    return profile.escalates is not False and not any(card.virtual for card in profile.cards)
 
 
 def _kept(profile: HostProfile) -> DriverPlan:

@@ -134,7 +134,7 @@ fabric = nvidia_check(evaluate_fabric, fabric=Fabric(state=3, status=999, health
 
 def evaluate_modes(cards: Sequence[Health]) -> CheckResult:
     """Report persistence mode without evaluating it: without it, first uses take seconds longer and volatile error counts are lost."""
-    split = sum(1 for card in cards if card.mig and card.mig[0])
+    split = sum(1 for card in cards if card.is_split)
     figures = (Figure("GPUs split by MIG", split, "count"),)
     observations, states = [], dict[str, dict[str, Any]]()
     for card in cards:
@@ -171,7 +171,7 @@ def evaluate_nvlink(cards: Sequence[Health]) -> CheckResult:
     A single card needs no links: in a virtual machine with one card of an NVSwitch system they are off. A split card uses none, and an A100
     turns them off (NVIDIA's guide of the fabric manager, "MIG mode").
     """
-    cards = [card for card in cards if not (card.mig and card.mig[0])]
+    cards = [card for card in cards if not card.is_split]
     linked = [card for card in cards if any(card.links)]
     if not linked and (len(cards) < 2 or not any(_wired(card) for card in cards)):
         return CheckResult("skip", f"no NVLink between {'these' if len(cards) > 1 else 'whole'} GPUs")

@@ -237,6 +237,11 @@ class Health:
     """Errors of all links since the driver was loaded, by kind; without the kinds that the card does not count."""
     fabric: Fabric | None = None
 
+    @property
+    def is_split(self) -> bool:
+        """Whether it is in MIG mode now."""
+        return bool(self.mig and self.mig[0])
+
 
 def read_health(library: str = LIBRARY) -> tuple[Health, ...]:
     """Return the cards in NVML's order. Raises NvmlError, also without the library."""

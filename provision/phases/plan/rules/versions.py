@@ -105,10 +105,8 @@ def driver_advisories(option: BuildOption, profile: HostProfile) -> Iterator[Ver
     plan = driver.choose(option, profile)
     if plan is None or plan.version is None:
         return
-    is_guest = any(card.virtual for card in profile.cards)
     stays = plan.action == "keep" and profile.policy.driver != "upgrade" and not profile.foreign_driver
-    stays = stays and profile.escalates is not False and not is_guest
-    remedy = "; `--driver upgrade` replaces it" if stays else ""
+    remedy = "; `--driver upgrade` replaces it" if stays and driver.is_ours(profile) else ""
     yield from _of("nvidia-driver", plan.version, Exposure(), profile, named=True, remedy=remedy)
 
 
