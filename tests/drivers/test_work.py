@@ -9,6 +9,7 @@ from provision.catalog.packages import package_system, repository_of_component
 from provision.core.errors import InstallError, UsageError
 from provision.core.models.facts import (
     Amd,
+    AmdGpu,
     CudaToolkit,
     GpuSlice,
     HostFacts,
@@ -42,6 +43,7 @@ INSTALL = DriverPlan(action="install", version=NEW, module="open")
 KEEP = DriverPlan(action="keep", version=NEW, module="open")
 H100 = PciGpu(address="0000:19:00.0", vendor_id="10de", device_id="2330", class_id="030200")
 MI300X = PciGpu(address="0000:05:00.0", vendor_id="1002", device_id="74a1", class_id="120000")
+DRIVEN = (AmdGpu(index=0, gfx="gfx942", pci_address="0000:05:00.0"),)
 
 
 def stack(driver: DriverPlan | None = KEEP, *, variant: str = "cu130", **values: Any) -> Stack:
@@ -285,19 +287,23 @@ UPGRADE_ROCM = RocmPlan(action="upgrade", version="7.2.2")
 
 
 @pytest.mark.parametrize(
-    ("modules", "driver", "rocm", "plan", "parts"),
+    ("amd", "plan", "parts"),
     [
-        ((), None, None, INSTALL_ROCM, ["amdgpu", "rocm"]),
-        (("amdgpu",), None, None, INSTALL_ROCM, ["rocm"]),
-        (("amdgpu",), "6.12.12", "7.0.2", RocmPlan(action="keep", version="7.0.2"), None),
-        (("amdgpu",), None, None, None, None),
-        (("amdgpu",), "6.12.12", "6.4.1", UPGRADE_ROCM, ["amdgpu", "rocm"]),
-        (("amdgpu",), "6.16.13", "7.0.2", UPGRADE_ROCM, ["rocm"]),
-        (("amdgpu",), None, "6.4.1", UPGRADE_ROCM, ["rocm"]),
+        (None, INSTALL_ROCM, ["amdgpu", "rocm"]),
+        (Amd(gpus=DRIVEN), INSTALL_ROCM, ["rocm"]),
+        (Amd(), INSTALL_ROCM, ["amdgpu", "rocm"]),
+        (Amd(driver_version="6.12.12"), INSTALL_ROCM, ["rocm"]),
+        (Amd(driver_version="6.12.12", rocm_version="7.0.2"), RocmPlan(action="keep", version="7.0.2"), None),
+        (Amd(gpus=DRIVEN), None, None),
+        (Amd(driver_version="6.12.12", rocm_version="6.4.1"), UPGRADE_ROCM, ["amdgpu", "rocm"]),
+        (Amd(driver_version="6.16.13", rocm_version="7.0.2"), UPGRADE_ROCM, ["rocm"]),
+        (Amd(rocm_version="6.4.1", gpus=DRIVEN), UPGRADE_ROCM, ["rocm"]),
     ],
     ids=[
         "bare",
         "driver there",
+        "driver of the kernel, older than the GPU",
+        "driver of AMD without a GPU, which another one does not mend",
         "all there",
         "build brings its own",
         "both old",
@@ -306,10 +312,10 @@ UPGRADE_ROCM = RocmPlan(action="upgrade", version="7.2.2")
     ],
 )
 def test_an_amd_host_gets_missing_and_old_packages(
-    modules: tuple[str, ...], driver: str | None, rocm: str | None, plan: RocmPlan | None, parts: list[str] | None
+    amd: Amd | None, plan: RocmPlan | None, parts: list[str] | None
 ) -> None:
-    amd = Amd(driver_version=driver, rocm_version=rocm)
-    seen = facts(pci_gpus=(MI300X,), nvidia=None, kernel_modules=modules, amd=amd)
+    modules = ("amdgpu",) if amd else ()
+    seen = facts(pci_gpus=(MI300X,), nvidia=None, kernel_modules=modules, amd=amd or Amd())
     done = work(seen, stack(None, variant="rocm7.2", rocm=plan))
     assert (done.rocm["parts"] if done.rocm else None) == parts
     if parts:

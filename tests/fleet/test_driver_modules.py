@@ -209,3 +209,13 @@ def test_an_amdgpu_older_than_the_installed_one_needs_a_restart(root: DriverRoot
     assert root.load(driver="amdgpu") == (0, "")
     root.file("sys/module/amdgpu/version", "6.12.12\n")
     assert root.load(driver="amdgpu") == (0, "restart: driver 6.12.12 is loaded\n")
+
+
+def test_the_kernels_own_amdgpu_that_drives_no_gpu_needs_a_restart(root: DriverRoot) -> None:
+    root.file("dev/kfd")
+    (root.path / "sys/module/amdgpu").mkdir(parents=True)
+    nodes = "sys/class/kfd/kfd/topology/nodes"
+    root.file(f"{nodes}/0/properties", "cpu_cores_count 96\nsimd_count 0\n")
+    assert root.load(driver="amdgpu") == (0, "restart: the loaded amdgpu offers no compute devices\n")
+    root.file(f"{nodes}/1/properties", "cpu_cores_count 0\nsimd_count 1216\n")
+    assert root.load(driver="amdgpu") == (0, "")

@@ -58,14 +58,16 @@ def can_upgrade(profile: HostProfile) -> bool:
 def lacking(stack: Stack, facts: HostFacts) -> tuple[str, ...]:
     """Return the catalog's components to install or upgrade; none in a container or under WSL, where the underlying machine has them.
 
-    With ROCm, a driver of AMD's packages is upgraded too; the kernel's own has no version and stays.
+    With ROCm, a driver of AMD's packages is upgraded too. The kernel's own has no version, and stays where it drives a GPU: one
+    that is older than the GPUs is loaded, and offers none.
     """
     if facts.container or facts.wsl or not amd_cards(facts) or nvidia_cards(facts):
         return ()
     is_upgrade = stack.rocm is not None and stack.rocm.action == "upgrade"
     running = facts.amd.driver_version if facts.amd else None
     is_old = is_upgrade and running is not None and numbers(running) < numbers(_oldest(DRIVER)["amdgpu-dkms"])
-    parts = [DRIVER] if is_old or DRIVER not in facts.kernel_modules else []
+    drives_none = running is None and not (facts.amd and facts.amd.gpus)
+    parts = [DRIVER] if is_old or drives_none or DRIVER not in facts.kernel_modules else []
     if stack.rocm is not None and stack.rocm.action != "keep" and facts.amd is not None:
         parts.append(USERSPACE)
     return tuple(parts)

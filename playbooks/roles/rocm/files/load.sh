@@ -16,8 +16,14 @@ older() {
     [ "$first" = "$FIRSTLIGHT_OLDEST" ] || [ "$loaded" = "" ] || echo "$loaded"
 }
 
+# The kernel's own amdgpu makes /dev/kfd also where it is older than the GPUs and drives none.
+idle() {
+    [ -d /sys/module/amdgpu ] && [ ! -e /sys/module/amdgpu/version ] &&
+        ! grep -qs '^simd_count [1-9]' /sys/class/kfd/kfd/topology/nodes/*/properties
+}
+
 runs() {
-    [ -e /dev/kfd ] && [ -z "$(older)" ]
+    [ -e /dev/kfd ] && [ -z "$(older)" ] && ! idle
 }
 
 ! runs || exit 0
