@@ -239,9 +239,11 @@ class _Comparison:
     def service(self) -> Iterator[PlannedChange]:
         """Compare what is served, and how."""
         desired, now = self._desired, self._before.get("readiness") or {}
+        # Earlier versions recorded no stack; that alone restarts nothing.
+        before = {"stack": desired.state["stack"], **self._before}
         # The recorded or the live release is another one than planned.
         differs = self._installed.release != desired.state["release"] or any(
-            self._before.get(key) != desired.state[key] for key in ("release", "service", "stack", "readiness")
+            before.get(key) != desired.state[key] for key in ("release", "service", "stack", "readiness")
         )
         serves, planned = desired.service.supervisor != "none", desired.readiness or {}
         if not serves:

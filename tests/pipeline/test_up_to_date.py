@@ -195,6 +195,8 @@ def test_other_gpus_of_the_same_environment_are_checked_and_recorded(tmp_path: P
         service = {"service": None} if settings else {}
         now = installed(desired, last_verify=CHECKED, **service)
         assert is_up_to_date(desired, host_facts(now))
+        older = {key: value for key, value in desired.state.items() if key != "stack"}
+        assert is_up_to_date(desired, host_facts(now.model_copy(update={"state": older})))
         moved = host_facts(now.model_copy(update={"state": on_gpus([0, 1], desired)}))
         assert {change.part for change in state_changes(desired, moved)} == {"service"}
         assert not is_restart_only(desired, moved)
