@@ -20,6 +20,8 @@ if [ "$locked" = yes ]; then
     printf '%s\n' "$FL_HOLDER" >"$FL_PREFIX/lock.json"
     echo locked
     while read -r _; do echo held; done
+    # On NFS a lock that `uninstall` removed keeps its folder until it is closed.
+    [ -e "$FL_PREFIX/lock" ] || { exec 9>&-; rmdir "$FL_PREFIX" 2>/dev/null; }
     rm -f "$FL_PREFIX/lock.json" "$FL_PREFIX/lock"
 else
     echo busy

@@ -212,6 +212,8 @@ def desired_state_of(
             "model": model.name if model else None,
             "service": service.digest,
             "driver": stack.driver.version if stack.driver else None,
+            # Settings change these without another environment, whose stack.json stays.
+            "stack": stack.model_dump(mode="json", include={"gpus", "attention", "cuda_compat"}),
             # Clients reach the head of a span alone.
             "readiness": readiness if host.name == host.head else None,
             **({"member": readiness} if host.name != host.head else {}),

@@ -87,7 +87,7 @@ def is_up_to_date(desired: Desired, facts: HostFacts) -> bool:
 def is_restart_only(desired: Desired, facts: HostFacts) -> bool:
     """Return whether only the start of a running service changes: its port, its key, an argument of vLLM, a setting of its unit on the host.
 
-    The last checks of its environment hold then; another attention backend or another number of processes has them run again.
+    The last checks of its environment hold then; another attention backend, other GPUs or another number of processes have them run again.
     """
     installed = facts.installed
     if installed is None:
@@ -98,8 +98,10 @@ def is_restart_only(desired: Desired, facts: HostFacts) -> bool:
     parts = {change.part for change in state_changes(desired, facts)}
     if not parts or not parts <= ({"service", "files"} if unit_alone else {"service"}):
         return False
-    before, planned = (installed.state or {}).get("readiness") or {}, desired.state["readiness"] or {}
+    state = installed.state or {}
+    before, planned = state.get("readiness") or {}, desired.state["readiness"] or {}
     checked = (installed.last_verify or {}).get("environment") == desired.environment
+    checked = checked and state.get("stack") == desired.state["stack"]
     return (
         checked and installed.service == "active" and all(before.get(key) == planned.get(key) for key in _CHECKED_WITH)
     )
@@ -237,9 +239,11 @@ class _Comparison:
     def service(self) -> Iterator[PlannedChange]:
         """Compare what is served, and how."""
         desired, now = self._desired, self._before.get("readiness") or {}
+        # Earlier versions recorded no stack; that alone restarts nothing.
+        before = {"stack": desired.state["stack"], **self._before}
         # The recorded or the live release is another one than planned.
         differs = self._installed.release != desired.state["release"] or any(
-            self._before.get(key) != desired.state[key] for key in ("release", "service", "readiness")
+            before.get(key) != desired.state[key] for key in ("release", "service", "stack", "readiness")
         )
         serves, planned = desired.service.supervisor != "none", desired.readiness or {}
         if not serves:

@@ -64,6 +64,24 @@ def test_a_marker_that_its_disk_has_lost_is_one(installed: Path, marker: str, *,
     assert installed.exists() is not is_removed
 
 
+@pytest.mark.parametrize(("kept", "is_removed"), [(".nfs0001", True), ("envs", False)])
+def test_the_lock_of_the_run_is_open_on_nfs_and_nothing_else_may_stay(
+    installed: Path, tmp_path: Path, kept: str, *, is_removed: bool
+) -> None:
+    """NFS renames it, and refuses to remove it and its folder. What comes after the folder is done then."""
+    (tmp_path / "rm").write_text(
+        f"""#!/bin/sh
+case "$*" in "-rf {installed} {installed}") {shutil.which("rm")} "$@"; mkdir {installed}; : >{installed}/{kept}; exit 1 ;; esac
+exec {shutil.which("rm")} "$@"
+"""
+    )
+    (tmp_path / "rm").chmod(0o755)
+    (tmp_path / "home/.ansible/tmp").mkdir(parents=True)
+    done = remove(str(installed))
+    assert (done.returncode == 0) is is_removed, done.stdout + done.stderr
+    assert (tmp_path / "home/.ansible").exists() is not is_removed
+
+
 def test_the_rest_of_an_interrupted_installation_is_removed(installed: Path) -> None:
     (installed / "envs" / "half").mkdir(parents=True)
     assert remove(str(installed)).returncode == 0

@@ -58,6 +58,10 @@ def library(tmp_path: Path) -> Path:
 def test_a_prefix_that_is_still_there_is_seen(tmp_path: Path) -> None:
     assert is_clean(tmp_path / "absent")
     assert not is_clean(tmp_path)
+    (tmp_path / ".nfs0001").touch()
+    assert is_clean(tmp_path), "an open file on NFS"
+    (tmp_path / "envs").mkdir()
+    assert not is_clean(tmp_path)
 
 
 def test_a_process_with_files_of_the_prefix_is_seen(library: Path, tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import Exit
-from provision.core.models.facts import HostFacts, OperatingSystem, User
+from provision.core.models.facts import HostFacts, Installed, OperatingSystem, User
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
-from provision.fleet.inventory.machines import shared_machines
+from provision.fleet.inventory.machines import shared_installations, shared_machines
 from provision.phases.probe import step as probe
 from provision.pipeline import CommandRequest, operations
 from provision.pipeline.commands import plan
@@ -43,6 +43,34 @@ def test_hosts_of_one_boot_and_hostname_are_one_machine() -> None:
     assert str(errors["b"]) == "hosts `a` and `b` are one machine: all answer as `gpu-1` with boot id b00t"
 
 
+HOME = "/home/ada/.local/share/firstlight"
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        ({}, True),
+        ({"os": OperatingSystem(hostname="gpu-2")}, False),
+        ({"os": OperatingSystem()}, False),
+        ({"user": User(uid=0)}, False),  # a copy of a machine that serves
+        ({"container": "docker"}, False),
+        ({"installed": Installed(prefix=HOME)}, False),
+        ({"installed": Installed(prefix=HOME, last_verify={"status": "ok"})}, False),
+        ({"installed": None}, False),
+    ],
+)
+def test_an_installation_in_a_home_that_two_machines_share_belongs_to_one(
+    change: dict[str, object], refused: bool
+) -> None:
+    theirs = Installed(prefix=HOME, last_verify={"host": "gpu-2"})
+    known = {"installed": theirs, "user": User(uid=1000, name="ada", home="/home/ada"), **change}
+    errors = shared_installations([host("a"), host("b")], {"a": facts("a").model_copy(update=known)})
+    assert [*errors] == ["a"] * refused
+    if refused:
+        assert str(errors["a"]) == f"{HOME} on host `a` is the installation of machine `gpu-2`, and this is `gpu-1`"
+        assert f"delete {HOME}/verify/last.json" in str(errors["a"].hint)
+
+
 def test_a_machine_that_answers_under_two_names_is_not_planned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,3 +85,16 @@ def test_a_machine_that_answers_under_two_names_is_not_planned(
     assert said in capsys.readouterr().out
     assert operations.status(request) == Exit.USAGE
     assert f"b: {said}\n" in capsys.readouterr().out
+
+
+def test_no_command_uses_the_installation_of_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = Installed(prefix=HOME, last_verify={"host": "gpu-2"})
+    known = {"installed": theirs, "user": User(uid=1000, name="ada", home="/home/ada")}
+    monkeypatch.setattr(probe, "probe_host", lambda host, *_, **__: facts(host.name).model_copy(update=known))
+    path = tmp_path / "hosts.yml"
+    path.write_text("all: {vars: {ansible_connection: local}, hosts: {a: {}}}\n")
+    request = CommandRequest("plan", path, None, {}, tmp_path / "logs")
+    assert plan(request, explain=False) == Exit.USAGE
+    assert "is the installation of machine `gpu-2`" in capsys.readouterr().out

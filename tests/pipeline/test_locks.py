@@ -83,6 +83,18 @@ exec {shutil.which("flock")} "$@"
     assert (tmp_path / "went").exists()
 
 
+def test_the_folder_goes_with_the_lock_that_an_uninstallation_removed(tmp_path: Path) -> None:
+    """On NFS the folder stays until the lock is closed; one that another run has filled stays."""
+    for name, stays in (("empty", False), ("filled", True)):
+        prefix = tmp_path / name
+        with lock(prefix, "first"):
+            for file in prefix.iterdir():
+                file.unlink()
+            if stays:
+                (prefix / "envs").mkdir()
+        assert prefix.exists() is stays
+
+
 def test_a_prefix_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RemoteCommandError) as refused, lock(tmp_path / "file" / "prefix", "run"):

@@ -179,6 +179,29 @@ def test_checks_hold_where_only_the_start_of_a_service_changes(
     assert is_restart_only(desired, facts) is alone
 
 
+def on_gpus(gpus: list[int], desired: Desired) -> dict[str, Any]:
+    """Return the state of a host that was planned for these GPUs."""
+    return {**desired.state, "stack": {**desired.state["stack"], "gpus": gpus}}
+
+
+def test_other_gpus_of_the_same_environment_are_checked_and_recorded(tmp_path: Path) -> None:
+    for settings in ({}, {"serve": False}):
+        desired = make_desired(tmp_path, **settings)
+        assert desired.state["stack"] == {
+            "gpus": [],
+            "attention": desired.stack["attention"],
+            "cuda_compat": None,
+        }
+        service = {"service": None} if settings else {}
+        now = installed(desired, last_verify=CHECKED, **service)
+        assert is_up_to_date(desired, host_facts(now))
+        older = {key: value for key, value in desired.state.items() if key != "stack"}
+        assert is_up_to_date(desired, host_facts(now.model_copy(update={"state": older})))
+        moved = host_facts(now.model_copy(update={"state": on_gpus([0, 1], desired)}))
+        assert {change.part for change in state_changes(desired, moved)} == {"service"}
+        assert not is_restart_only(desired, moved)
+
+
 def test_a_unit_that_is_only_disabled_needs_neither_installation_nor_checks(desired: Desired) -> None:
     facts = host_facts(installed(desired, last_verify=CHECKED, drift=(DISABLED,)))
     assert not is_up_to_date(desired, facts)

@@ -34,23 +34,29 @@ def test_starts_before_a_manual_start_are_left_out(journal: list[str], count: in
     assert done.stdout.splitlines() == shown
 
 
-@pytest.mark.parametrize(("prefix", "shown"), [("/opt/firstlight", "of root"), ("/home/ada/firstlight", "")])
-def test_a_journal_of_another_installation_is_not_read(prefix: str, shown: str) -> None:
-    text = SCRIPT.read_text(encoding="utf-8")
-    function = text[text.index("journal() {") :].partition("\n}\n")[0] + "\n}\n"
+@pytest.mark.parametrize("call", ["journal --system", "health_agent"])
+@pytest.mark.parametrize(("prefix", "is_ours"), [("/opt/firstlight", True), ("/home/ada/firstlight", False)])
+def test_a_journal_of_another_installation_is_not_read(call: str, prefix: str, is_ours: bool) -> None:
+    text = SCRIPT.read_text(encoding="utf-8").replace("/run/systemd/system", "/")
+    function = text[text.index(f"{call.partition(' ')[0]}() {{") :].partition("\n}\n")[0] + "\n}\n"
     stand_in = """
+has() { :; }
+absent() { return 1; }
 limit() {
     case $* in
         *LoadState*) echo loaded ;;
+        *ActiveState*) echo active ;;
         *EnvironmentFiles*) echo 'EnvironmentFiles=/opt/firstlight/etc/service.env (ignore_errors=no)' ;;
+        *ExecStart*) echo 'ExecStart={ path=/opt/firstlight/current/bin/python ; argv[]=/opt/firstlight/current/bin/python -I }' ;;
         *NRestarts*) echo 0 ;;
+        journalctl*) echo 'down: of root' ;;
         *) echo 1f ;;
     esac
 }
-newest() { echo of root; }
+newest() { echo 'down: of root'; }
 """
     done = subprocess.run(
-        ["sh", "-c", f"{stand_in}{function}journal --system"],
+        ["sh", "-c", f"{stand_in}{function}{call}"],
         env={"FL_PREFIX": prefix, "FL_UNIT": "firstlight-vllm.service"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert (done.stdout.strip(), done.returncode == 0) == (shown, bool(shown))
+    assert (done.stdout.strip(), done.returncode == 0) == ("down: of root" * is_ours, is_ours)

@@ -94,6 +94,38 @@ def test_the_checks_load_the_stacks_compatibility_libraries_as_the_service_does(
     assert started() == ["started", f"{before} ['a b'] asked"]
 
 
+@pytest.mark.parametrize(
+    ("state", "gpus"),
+    [
+        ({"environment": "e1", "stack": {"gpus": [4, 5]}}, [4, 5]),
+        ({"environment": "e2", "stack": {"gpus": [4, 5]}}, [0, 1]),
+        ({"environment": "e1"}, [0, 1]),
+        (None, [0, 1]),
+    ],
+)
+def test_what_the_live_release_changes_in_the_plan_of_its_environment_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: object, gpus: list[int]
+) -> None:
+    """Other GPUs and another attention need no other environment, so its own file keeps the first ones."""
+    environment = tmp_path / "envs" / "e1"
+    environment.mkdir(parents=True)
+    (environment / "stack.json").write_text('{"torch": {"variant": "cu130"}, "gpus": [0, 1]}')
+    (tmp_path / "current").symlink_to(environment)
+    if state:
+        (tmp_path / "state.json").write_text(json.dumps(state))
+    seen: list[CheckContext] = []
+
+    def see(_checks: object, context: CheckContext, *_others: object) -> dict[str, object]:
+        seen.append(context)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "current"))
+    monkeypatch.setattr("verify.cli.main.run", see)
+    with pytest.raises(SystemExit):
+        main(["--level", "quick"])
+    assert [context.stack for context in seen] == [{"torch": {"variant": "cu130"}, "gpus": gpus}]
+
+
 @pytest.mark.parametrize("command", ["soak", "upgrade", "multihost"])
 def test_commands_that_compute_load_them_too(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributions, "restart_with_compat", lambda: sys.exit("started again"))

@@ -201,14 +201,18 @@ def test_kernels_of_a_soak_know_the_stack_and_fail_it_where_they_are_wrong(
         wrong = {"id": "kernels.gemm", "device": None, "status": "fail", "reason": "wrong products"}
         return {"host": "gpu-1", "seconds": 0.0, "checks": [wrong]}
 
-    (tmp_path / "stack.json").write_text('{"vllm": {"variant": "cu130"}}')
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    environment = tmp_path / "envs" / "e1"
+    environment.mkdir(parents=True)
+    (environment / "stack.json").write_text('{"vllm": {"variant": "cu130"}, "gpus": [0, 1]}')
+    (tmp_path / "current").symlink_to(environment)
+    (tmp_path / "state.json").write_text('{"environment": "e1", "stack": {"gpus": [1]}}')
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "current"))
     monkeypatch.setattr(command, "run", run_kernels)
     asked = ["--minutes", "1", "--json", "--prefix", str(tmp_path)]
     assert command.main(asked) == 2
-    assert [context.variant for context in seen] == ["cu130"]
+    assert [(context.variant, context.stack["gpus"]) for context in seen] == [("cu130", [1])]
     capsys.readouterr()
-    assert command.main([*asked, "--write", str(tmp_path / "stack.json/soak.json")]) == 3
+    assert command.main([*asked, "--write", str(tmp_path / "state.json/soak.json")]) == 3
     out, err = capsys.readouterr()
     assert json.loads(out)["checks"][0]["reason"] == "once: wrong products"
     assert "soak.json cannot be written" in err

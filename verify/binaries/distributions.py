@@ -136,12 +136,19 @@ def compat_folder(stack: Any) -> str | None:
     return str(compat["folder"]) if isinstance(compat, dict) and compat.get("folder") else None
 
 
+def planned_stack(environment: Path) -> dict[str, Any]:
+    """Return the Stack of an environment, with what the live release changes in it; empty where none is recorded."""
+    state = read_json(environment.parent.parent / "state.json")
+    live = state.get("stack") if state.get("environment") == environment.name else None
+    return {**read_json(environment / "stack.json"), **(live if isinstance(live, dict) else {})}
+
+
 def restart_with_compat() -> None:
-    """Restart this program with the compatibility libraries of its environment's Stack, unless it has them or needs none.
+    """Restart this program with the compatibility libraries of its Stack, unless it has them or needs none.
 
     The loader reads its search path only when a program starts.
     """
-    folder = compat_folder(read_json(Path(sys.prefix) / "stack.json"))
+    folder = compat_folder(planned_stack(Path(sys.prefix).resolve()))
     there = os.environ.get(SEARCH, "")
     if folder is None or folder in there.split(":"):
         return

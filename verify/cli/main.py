@@ -231,7 +231,7 @@ def _injection(text: str) -> Injection:
 
 
 def _context(options: argparse.Namespace) -> CheckContext:
-    """Return the context of the run; lock and Stack default to the environment's own."""
+    """Return the context of the run; lock and Stack default to those of the environment and its live release."""
     environment = Path(sys.prefix).resolve()
     prefix = prefix_of(options.prefix) if options.prefix or environment.parent.name == ENVIRONMENTS else None
     if options.prefix:
@@ -241,10 +241,10 @@ def _context(options: argparse.Namespace) -> CheckContext:
             raise ValueError(f"{text}; run {options.prefix}/current/bin/python")
     if options.lock and not options.lock.is_file():
         raise ValueError(f"no lock at {options.lock}")
-    lock, stack = options.lock or environment / "lock.txt", environment / "stack.json"
+    lock = options.lock or environment / "lock.txt"
     expect = _json_object(options.expect) if options.expect else {}
-    if "stack" not in expect and stack.is_file():
-        expect = {**expect, "stack": _json_object(stack)}
+    if "stack" not in expect and (stack := distributions.planned_stack(environment)):
+        expect = {**expect, "stack": stack}
     return CheckContext(
         level=options.level,
         prefix=prefix,

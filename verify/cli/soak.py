@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from verify.binaries.distributions import planned_stack
 from verify.cli.arguments import Parser, above_zero, keep, prefix_of
-from verify.files import read_json
 from verify.records import EXIT_CODES, INTERRUPTED_EXIT, CheckContext, CheckResult, as_record, worst_status
 from verify.runner.execution import run, with_dependencies
 from verify.runner.registry import all_checks, select
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
 
 def _soaked(prefix: Path, minutes: float) -> dict[str, Any]:
     """Return the document of the first run of kernels, with the worst record of all runs, and one of the service."""
-    stack = read_json(Path(sys.prefix, "stack.json"))
+    stack = planned_stack(Path(sys.prefix).resolve())
     context = CheckContext(level="quick", expect={"stack": stack}, service=find(prefix))
     checks = with_dependencies((check for check in all_checks() if check.id in select(KERNELS)), all_checks())
     service, load = context.service, table("soak")["load"]

@@ -1,9 +1,10 @@
-"""Which names of an inventory mean one machine. Pure."""
+"""Which names of an inventory mean one machine, and which machines share an installation. Pure."""
 
 from collections.abc import Iterable, Mapping
 
 from provision.core.errors import InventoryError
 from provision.core.grouping import gather
+from provision.core.install_paths import install_paths_of
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 
@@ -32,3 +33,23 @@ def shared_machines(hosts: Iterable[Host], facts: Mapping[str, HostFacts]) -> di
             )
             errors |= dict.fromkeys(names, error)
     return {host.name: errors[host.machine] for host in hosts if host.machine in errors}
+
+
+def shared_installations(hosts: Iterable[Host], facts: Mapping[str, HostFacts]) -> dict[str, InventoryError]:
+    """Return by host the error that a user's installation there is that of another machine, as in a home on NFS.
+
+    Copies of a machine that has root's installation serve with it, and a container has another name each time that it is made.
+    """
+    errors: dict[str, InventoryError] = {}
+    for host in hosts:
+        if host.name not in facts or not (installed := facts[host.name].installed):
+            continue
+        system, owner = facts[host.name].os, (installed.last_verify or {}).get("host")
+        is_apart = facts[host.name].container or install_paths_of(host, facts[host.name]).root
+        if owner and system.hostname and owner != system.hostname and not is_apart:
+            errors[host.name] = InventoryError(
+                f"{installed.prefix} on host `{host.name}` is the installation of machine `{owner}`, and this is `{system.hostname}`",
+                hint="set a firstlight_prefix for each machine, on a disk of its own; "
+                f"if the machine was renamed, delete {installed.prefix}/verify/last.json there",
+            )
+    return errors

@@ -3,12 +3,13 @@
 import time
 from dataclasses import replace
 
-from provision.core.errors import FirstlightError, ModelError, NoStackError
+from provision.core.errors import FirstlightError, InventoryError, ModelError, NoStackError
 from provision.core.folders import tools_folder
+from provision.core.install_paths import install_paths_of
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult, PlannedChange
-from provision.core.models.stack import Resolution
+from provision.core.models.stack import Plan, Resolution
 from provision.core.models.staged import Staged
 from provision.core.run_folder import is_query
 from provision.phases.plan import choose_stacks
@@ -27,6 +28,11 @@ from provision.run.context import RunContext
 from provision.run.desired_state import desired_state_of, host_tools
 from provision.run.host_changes import around_lines, changes_of, named_builds
 from provision.run.results import PlannedHosts, ProbedHosts
+
+SOCKET = "/run/supervisor.sock.4194304"
+"""The longest name below the prefix that supervisord gives its socket: it binds it with its process ID, and renames it. Source: supervisor/http.py."""
+SOCKET_BYTES = 107
+"""The longest path of a Unix socket. Source: unix(7), sun_path."""
 
 
 def plan(context: RunContext, probed: ProbedHosts) -> PlannedHosts:
@@ -59,6 +65,7 @@ def plan(context: RunContext, probed: ProbedHosts) -> PlannedHosts:
             context.fail(host.name, "plan", _refusal(host.name, resolution), seconds)
         else:
             context.record(PhaseResult(host=host.name, phase="plan", status="ok", seconds=seconds))
+    context.call_for_hosts("plan", lambda host: _require_short_prefix(host, probed.facts[host.name], chosen))
     found = {host.name: chosen.for_host(host.name).stack for host in context.hosts()}
     parts = {name: spans.parts_of(stack, probed.facts[name]) for name, stack in found.items() if stack}
     spans.refuse_unequal(context, "plan", parts)
@@ -123,6 +130,15 @@ def _require_model(host: Host, facts: HostFacts) -> None:
         f"host `{host.name}` serves {served}, and neither the inventory nor an option names a model",
         hint="--model ORG/NAME keeps it, better firstlight_model in the inventory; --model builtin replaces it by the built-in model",
     )
+
+
+def _require_short_prefix(host: Host, facts: HostFacts, chosen: Plan) -> None:
+    """Raise InventoryError where supervisord could not bind its socket below the prefix."""
+    stack, prefix = chosen.for_host(host.name).stack, install_paths_of(host, facts).prefix
+    size, longest = len(prefix.encode()), SOCKET_BYTES - len(SOCKET)
+    if size > longest and host.settings.serve and stack and stack.supervisor == "supervisor":
+        text = f"{prefix} on host `{host.name}` has {size} bytes, and supervisord, which is to run the service, binds a socket there: it allows {longest}"
+        raise InventoryError(text, hint="set firstlight_prefix to a shorter path")
 
 
 def _shapes(context: RunContext) -> dict[str, Shape]:

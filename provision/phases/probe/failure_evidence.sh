@@ -96,6 +96,11 @@ health_agent() {
     { has journalctl && [ -d /run/systemd/system ]; } || absent 'systemd does not run here' || return
     program=${FL_UNIT%.service}
     agent=firstlight-health-agent${program#firstlight-vllm}.service
+    # An agent of another installation has the same name.
+    case $(limit systemctl show --property=ExecStart "$agent") in
+        *"=$FL_PREFIX/"*) ;;
+        *) absent "no $agent runs" || return ;;
+    esac
     # The agent ends with the service.
     case $(limit systemctl show --property=ActiveState --value "$agent") in
         inactive | failed)

@@ -8,7 +8,7 @@ from provision.core.install_paths import install_paths_of
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.fleet.inventory.machines import shared_machines
+from provision.fleet.inventory.machines import shared_installations, shared_machines
 from provision.phases.probe.reading import IN_FULL
 from provision.phases.probe.reading import probe as probe_host
 from provision.run.context import RunContext
@@ -31,7 +31,7 @@ def probe(
         more: What is read in addition: IN_FULL, which always is where a feature needs it, and CONFIGURATION.
 
     Returns:
-        The facts of all hosts that answered now or earlier. Two names of one machine fail, and have none.
+        The facts of all hosts that answered now or earlier. Two names of one machine fail, and have none; so does a machine with the installation of another.
     """
     is_needed = any(needed(context) for needed in features.hooks("needs_full_probe"))
     wanted = {*more, IN_FULL} if is_needed else more
@@ -44,7 +44,7 @@ def probe(
 
     hosts = [host for host in context.hosts() if names is None or host.name in names]
     found = context.run_on_hosts("probe", hosts, call, deadline_s=PROBE_DEADLINE_S)
-    refused = shared_machines(context.inventory.hosts, {**earlier.facts, **found})
+    refused = shared_machines(context.inventory.hosts, {**earlier.facts, **found}) | shared_installations(hosts, found)
     for name, error in refused.items():
         context.fail(name, "probe", error)
     found = {name: facts for name, facts in found.items() if name not in refused}

@@ -401,7 +401,7 @@ remove_folders() {
     foreign=$(foreign_files)
     for path in "$real"/* "$real"/.[!.]*; do
         name=${path##*/}
-        case $name in .firstlight | created-users.txt) continue ;; esac
+        case $name in .firstlight | created-users.txt | .nfs*) continue ;; esac
         echo "$foreign" | grep -qxF -e "$name" || rm -rf "$path"
     done
     for user in $users; do
@@ -413,7 +413,8 @@ remove_folders() {
         left "folder $real, which holds what this product has not made: $(echo "$foreign" | paste -s -d ' ' -)"
         rm -f "$real/created-users.txt" "$real/.firstlight" "$prefix"
     else
-        rm -rf "$real" "$prefix"
+        # NFS keeps what is open as .nfs*, such as the lock of this run, which removes the folder at its end.
+        rm -rf "$real" "$prefix" || [ "$(find "$real" -mindepth 1 -exec basename {} \; | cut -c 1-4 | sort -u)" = .nfs ]
     fi
     removed "folder $prefix"
 }
