@@ -65,6 +65,7 @@ def move_file(file, incoming, folder):
     if os.path.exists(part):
         found, crc = digests(part)
         if found == file["sha256"]:
+            os.chown(part, os.geteuid(), os.getegid())  # the login sent it, and must not change what is served
             os.chmod(part, 0o644)
             os.replace(part, target)
             if os.path.exists(part):  # two names of one file: nothing was replaced

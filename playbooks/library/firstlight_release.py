@@ -244,7 +244,7 @@ def activate(prefix, target, *, check):
     if now["supervisor"] in ("systemd", "systemd-user"):
         other, failing = unit_state(prefix, now)
     elif now["supervisor"] == "supervisor":
-        other = has_stopped(int(read(os.path.join(prefix, "run", "supervisord.pid")) or 0))
+        other = has_stopped(int(read(os.path.join(prefix, "logs", "supervisord.pid")) or 0))
     paths += ["the running service"] if other and not paths else []
     if paths and not check:
         write_release(prefix, target, switch, files)

@@ -58,7 +58,8 @@ def locked(descriptor):
 def take_turn(path, limit_s):
     """Wait for what an interrupted run left running, and return a descriptor of the file that is locked until it and its copies are closed."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    descriptor, deadline = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644), time.monotonic() + limit_s
+    descriptor, deadline = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), time.monotonic() + limit_s
+    os.fchmod(descriptor, 0o600)  # whoever may read a file may lock it, and earlier releases let everybody
     while not locked(descriptor):
         if time.monotonic() >= deadline:
             text = f"another installation has worked on {os.path.dirname(path)} for more than {limit_s} s"

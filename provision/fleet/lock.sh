@@ -11,7 +11,11 @@ command -v flock >/dev/null 2>&1 || { echo "no-flock"; exit 69; }
 # The run that releases the lock removes the file. A lock on a removed file protects nothing, so try again.
 while :; do
     mkdir -p "$FL_PREFIX" || exit 73
+    # Whoever may read a file may lock it, such as one that a run left when the host lost its power.
+    umask 077
     exec 9>>"$FL_PREFIX/lock" || exit 73
+    umask 022
+    chmod 600 "$FL_PREFIX/lock" 2>/dev/null
     flock -n 9 || break
     [ -e /proc/self/fd/9 ] || { locked=yes; break; }
     if [ "$(stat -L -c %d:%i "$FL_PREFIX/lock" 2>/dev/null)" = "$(stat -L -c %d:%i /proc/self/fd/9)" ]; then locked=yes; break; fi

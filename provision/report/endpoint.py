@@ -89,11 +89,12 @@ def question_of(*served: ServeRecord) -> str:
 
 
 def _request(endpoint: str, model: str, key: str | None, *, question: str, options: str = "") -> str:
-    """Return the request; `key` is the command that prints the key."""
+    """Return the request; `key` is the command that prints the key, which goes through a pipe, since others see the arguments of commands."""
     body = json.dumps({"model": model, **QUESTIONS[question]}, separators=(",", ":"))
     url = f"{endpoint}/{question}"
-    header = f'-H "Authorization: Bearer $({key})" ' if key else ""
-    return f"curl -sS --noproxy '*' {options}{shlex.quote(url)} -H 'Content-Type: application/json' {header}-d {shlex.quote(body)}"
+    piped, header = (f"{key} | sed 's/^/Authorization: Bearer /' | ", "-H @- ") if key else ("", "")
+    curl = f"curl -sS --noproxy '*' {options}{shlex.quote(url)}"
+    return f"{piped}{curl} {header}-H 'Content-Type: application/json' -d {shlex.quote(body)}"
 
 
 def _on_host(host: Host, user: str | None, words: str, file: str) -> str:

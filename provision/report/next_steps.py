@@ -165,7 +165,7 @@ def purpose(command: str) -> str:
     return "repair" if command.endswith(APPLY) else PURPOSES.get(words[0] if words else "", "run again")
 
 
-FLAG = re.compile(r"-\w|>")
+FLAG = re.compile(r"-\w|>|\|( sed)?")
 _WORD = re.compile(r"""(?:'[^']*'|"(?:[^"$]|\$(?!\())*(?:"|\$\()|\)"|\S)+""")
 """A word: text in quotes, in double quotes up to the command that they hold, the end of that command, or other signs."""
 
@@ -184,7 +184,7 @@ def command_lines(text: str, *, indent: str = "  ", columns: int = COLUMNS) -> l
     found: list[str] = []
     for word in words(printable(text)):
         if found and FLAG.fullmatch(found[-1]):
-            found[-1] += f" {word}"  # an option stays with its value, and `>` with its file
+            found[-1] += f" {word}"  # an option stays with its value, `>` with its file, `| sed` with its script
         else:
             found.append(word)
     for number, word in enumerate(found, 1):

@@ -175,7 +175,8 @@ def _take_over_inventory(context: RunContext) -> bool:
         earlier = run.logs / name / HOSTS_FILE
         if earlier.exists() and document(run.logs / name / "inventory.json").get("source") == context.inventory.source:
             text = earlier.read_text(encoding="utf-8")
-            write_atomically(run.path(HOSTS_FILE), text.replace(str(earlier), str(run.path(HOSTS_FILE)), 1))
+            text = text.replace(str(earlier), str(run.path(HOSTS_FILE)), 1)
+            write_atomically(run.path(HOSTS_FILE), text, mode=0o600)
             return True
     return False
 

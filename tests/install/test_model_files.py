@@ -54,6 +54,16 @@ def test_the_account_of_the_service_may_enter_the_folders_whatever_the_umask_is(
     assert [each.stat().st_mode & 0o777 for each in (folder, folder / "sub")] == [0o755, 0o755]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
+def test_a_file_that_the_login_sent_becomes_that_of_root(site: Site) -> None:
+    weights = site.prefix / "models" / "mine" / "weights"
+    site.incoming.mkdir(parents=True)
+    (site.incoming / "weights").write_bytes(b"123456789")
+    os.chown(site.incoming / "weights", 1000, 1000)
+    assert take(site, [row(b"123456789")])["files"] == ["weights"]
+    assert (weights.stat().st_uid, weights.stat().st_gid) == (0, 0)
+
+
 def test_a_file_that_was_sent_as_a_link_to_the_one_in_place_leaves_nothing(site: Site) -> None:
     files = held(site)
     assert "failed" not in take(site, files)
@@ -132,6 +142,7 @@ def test_a_file_of_another_model_that_was_sent_and_never_taken_is_removed(site: 
 
 def test_what_an_interrupted_run_left_running_is_waited_for(site: Site) -> None:
     files, lock = held(site), site.prefix / "models" / ".lock"
+    lock.chmod(0o644)  # as earlier releases left it: whoever may read it may lock it
     with lock.open("w") as other, ThreadPoolExecutor() as pool:
         fcntl.flock(other, fcntl.LOCK_EX)
         taking = pool.submit(take, site, files)
@@ -139,6 +150,7 @@ def test_what_an_interrupted_run_left_running_is_waited_for(site: Site) -> None:
             taking.result(timeout=3)
         fcntl.flock(other, fcntl.LOCK_UN)
         assert taking.result()["files"] == []
+    assert lock.stat().st_mode & 0o777 == 0o600
 
 
 def test_what_the_system_refuses_is_told(site: Site) -> None:

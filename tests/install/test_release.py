@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -388,6 +389,19 @@ def test_an_interrupted_switch_is_continued_or_undone(prefix: Path) -> None:
     assert not (prefix / "previous").exists()
     assert activate(prefix, unit="[Service]\nNice=5\n")["release"] == bad
     assert (live(prefix), live(prefix, "previous")) == (bad, former)
+
+
+def test_a_supervisord_that_a_signal_has_stopped_is_restarted(prefix: Path) -> None:
+    activate(prefix, supervisor="supervisor")
+    record(prefix)
+    (prefix / "logs").mkdir()
+    with subprocess.Popen(["sleep", "600"]) as process:
+        (prefix / "logs/supervisord.pid").write_text(f"{process.pid}\n")
+        assert activate(prefix, supervisor="supervisor")["restart"] is False
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        assert activate(prefix, supervisor="supervisor")["restart"] is True
+        process.kill()
 
 
 def test_a_former_service_is_named_until_the_new_one_is_recorded(prefix: Path) -> None:

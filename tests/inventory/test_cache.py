@@ -104,6 +104,7 @@ def test_a_damaged_entry_is_a_miss(make: Make, tmp_path: Path, damage: str) -> N
         "ansible_become_password: hush\n",
         "ansible_password: hush\n",
         "{ansible_connection: local, ansible_ssh_pass: hush}\n",
+        "ansible_ssh_common_args: -o ProxyCommand='sshpass -p hush ssh -W %h:%p bastion'\n",
     ],
 )
 def test_passwords_and_unpredictable_results_are_not_cached(make: Make, tmp_path: Path, text: str) -> None:

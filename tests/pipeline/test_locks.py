@@ -35,7 +35,11 @@ def lock(prefix: Path, run: str) -> contextlib.closing[HostLock]:
 
 def test_a_second_run_names_the_locking_run_and_its_start(tmp_path: Path) -> None:
     prefix = tmp_path / "a prefix"
+    prefix.mkdir()
+    (prefix / "lock").touch(0o644)  # left by a run
     with lock(prefix, "first"):
+        assert (prefix / "lock").stat().st_mode & 0o777 == 0o600, "whoever may read it may lock it"
+        assert (prefix / "lock.json").stat().st_mode & 0o777 == 0o644
         with pytest.raises(HostLockedError) as refused, lock(prefix, "second"):
             pass
         assert refused.value.exit_code == Exit.LOCKED

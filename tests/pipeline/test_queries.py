@@ -75,6 +75,8 @@ def test_every_run_has_the_inventory_of_the_installation(request_: CommandReques
     first = execute(request_, (install,)).summary.run
     execute(request_, (READ,))
     assert "firstlight_prefix: /p" in file.read_text()
+    of_runs = (file, request_.logs / first / "install" / "hosts.yml")
+    assert [path.stat().st_mode & 0o777 for path in of_runs] == [0o600, 0o600], "arguments of ssh may have secrets"
     other = tmp_path / "other.yml"
     other.write_text("all: {hosts: {b: {ansible_connection: local}}}\n")
     execute(replace(request_, inventory=other), (CHANGE,))

@@ -98,7 +98,7 @@ def test_the_pasted_request_trusts_the_copied_certificate_and_has_the_clients_ke
         "ssh": 'shift $(($# - 1)); exec sh -c "$1"',
         "sudo": 'exec "$@"',
         "openssl": 'exec cat "$3"',
-        "curl": 'printf "%s\\n" "$@" > asked; cat gate.pem >> asked',
+        "curl": 'cat > header; printf "%s\\n" "$@" > asked; cat gate.pem >> asked',
     }
     for name, body in programs.items():
         (bin_folder / name).write_text(f"#!/bin/sh\n{body}\n")
@@ -109,7 +109,10 @@ def test_the_pasted_request_trusts_the_copied_certificate_and_has_the_clients_ke
     subprocess.run(["sh", "-c", lines], cwd=tmp_path, env={"PATH": f"{bin_folder}:/usr/bin:/bin"}, check=True)
     words = (tmp_path / "asked").read_text().splitlines()
     assert words[:6] == ["-sS", "--noproxy", "*", "--cacert", "gate.pem", "https://192.0.2.10:8443/v1/chat/completions"]
-    assert "Authorization: Bearer sk-2" in words, "the key of the first client, not of one whose name ends alike"
+    key = "Authorization: Bearer sk-2\n"
+    assert (tmp_path / "header").read_text() == key, "the key of the first client, not of one whose name ends alike"
+    assert "sk-2" not in " ".join(words), "other accounts see arguments"
+    assert "\n-H\n@-\n" in (tmp_path / "asked").read_text()
     assert words[-1] == "CERTIFICATE"
     assert '"model":"org/m"' in words[-2]
 
@@ -118,7 +121,7 @@ def test_a_gateway_with_a_certificate_of_the_site_needs_no_copy_of_it(tmp_path: 
     record = RECORD.model_copy(update={"self_signed": False, "models": {}})
     assert fleet(tmp_path / "a", gateway=record).json()["hosts"][2]["call"] == []
     [entry] = fleet(tmp_path / "b", gateway=RECORD.model_copy(update={"self_signed": False})).json()["hosts"][2]["call"]
-    assert entry.startswith("curl -sS --noproxy '*' https://192.0.2.10:8443/v1/chat/completions ")
+    assert " | curl -sS --noproxy '*' https://192.0.2.10:8443/v1/chat/completions " in entry
 
 
 def test_a_run_of_the_gateway_alone_does_not_report_drift_as_repaired(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_our_own_hints_stay_whole() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        'curl -sS -H "Authorization: Bearer $(sudo sed -n s/^VLLM_API_KEY=//p /opt/firstlight/etc/service.env)" http://h:8000/v1/models',
+        "sudo sed -n s/^VLLM_API_KEY=//p /opt/firstlight/etc/service.env | sed 's/^/Authorization: Bearer /' | curl -sS http://h:8000/v1/models -H @-",
         "see /opt/firstlight/envs/3ff3143a1ead21c5/lib/python3.11/site-packages",
         "max_tokens=400 token_id:1012 tokens: 32",
         "git+ssh://git@github.com/org/x",

@@ -35,6 +35,7 @@ def test_the_reference_is_computed_once_for_many_requests(tmp_path: Path) -> Non
     for _ in range(3):
         reference.begin(asked)
     assert reference.wait_for(asked) == {"folder": "builtin-1"}
+    assert reference.lock(asked).stat().st_mode & 0o777 == 0o600, "whoever may read it may lock it"
     reference.begin(asked)
     assert (tmp_path / "runs").read_text() == "run\n"
 

@@ -98,6 +98,15 @@ def test_send_links_missing_files_once(
     assert (again.sent, again.present) == ((), ("a.whl", "sub/b.json"))
 
 
+def test_a_link_for_an_incoming_folder_is_refused(session: Session, tmp_path: Path) -> None:
+    other = tmp_path / "of-the-user"
+    other.mkdir(mode=0o755)
+    (tmp_path / "incoming").symlink_to(other)
+    with pytest.raises(StageError, match="incoming is a link"):
+        session.send([], str(tmp_path / "incoming"))
+    assert other.stat().st_mode & 0o777 == 0o755
+
+
 def test_a_damaged_source_is_refused_and_removed(session: Session, tmp_path: Path) -> None:
     file = staged(tmp_path, "a.whl", b"a").model_copy(update={"sha256": "0" * 64})
     with pytest.raises(StageError, match=r"of-a\.whl is damaged"):

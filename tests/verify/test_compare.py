@@ -1,5 +1,6 @@
 """Comparison of two choices for the service: its command, its options, the table, the verdicts."""
 
+import argparse
 import json
 import os
 import socket
@@ -7,12 +8,15 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from verify.cli import compare as compare_cli
 from verify.cli.compare import table_of
+from verify.runner.child_processes import run_one
 from verify.serving.comparison import (
     Command,
     Target,
@@ -26,6 +30,7 @@ from verify.serving.comparison import (
     running,
     serve_variant,
     side_by_side,
+    under_load,
     with_backend,
 )
 from verify.serving.service import Service, start_ticks
@@ -76,6 +81,54 @@ def test_the_command_of_a_running_process_is_read_completely(tmp_path: Path) -> 
     assert {name: found.environment[name] for name in ("A", "EMPTY", "TWO")} == {"A": "1=2", "EMPTY": "", "TWO": "a b"}
     assert (found.uid, found.gid) == (os.geteuid(), os.getegid())
     assert found.folder == str(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
+def test_the_tool_that_may_run_code_of_the_model_has_the_account_of_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bench(options: argparse.Namespace) -> None:
+        found = {"ids": [*os.getresuid(), *os.getresgid()], "groups": os.getgroups(), "home": os.environ["HOME"]}
+        found |= {"key": os.environ["OPENAI_API_KEY"], "prompts": Path(options.dataset_path).read_text()}
+        Path(options.result_dir, options.result_filename).write_text(json.dumps(found))
+
+    tool = ModuleType("serve")
+    vars(tool).update(add_cli_args=known_words, main=bench)
+    packages = {"vllm": ModuleType("vllm"), "vllm.benchmarks": ModuleType("benchmarks"), "vllm.benchmarks.serve": tool}
+    packages["vllm.benchmarks"].serve = tool  # type: ignore[attr-defined]
+    for name, module in packages.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/service.env").write_text("VLLM_API_KEY=secret\n")
+    (tmp_path / "etc/service.env").chmod(0o600)
+    process = subprocess.Popen(
+        ["sleep", "600"], env={"HOME": "/its/home"}, user=65534, group=65533, extra_groups=[65532], cwd="/"
+    )
+    readiness = {"host": "127.0.0.1", "port": 1, "served_name": "m", "model_folder": "/m"}
+    load = {**table("serving")["load"], "concurrencies": [1], "requests": [1], "dataset": "its hash"}
+    try:
+        with NamedTemporaryFile("w") as prompts:
+            prompts.write("prompts")
+            prompts.flush()
+            ending = run_one(
+                lambda: list(under_load(Service(tmp_path, readiness, process.pid), load, dataset=prompts.name)),
+                deadline_s=60.0,
+            )
+    finally:
+        process.kill()
+        process.wait()
+    assert ending.problem is None, ending.output
+    (found,) = ending.value
+    ids = [65534] * 3 + [65533] * 3
+    assert (found["ids"], found["groups"], found["home"]) == (ids, [65532], "/its/home")
+    assert (found["key"], found["prompts"]) == ("secret", "prompts")
+
+
+def known_words(parser: argparse.ArgumentParser) -> None:
+    """Options of the tool that are used here."""
+    for name in ("--dataset-path", "--result-dir", "--result-filename"):
+        parser.add_argument(name)
+    parser.parse_args = lambda words: argparse.ArgumentParser.parse_known_args(parser, words)[0]  # type: ignore[assignment, method-assign]
 
 
 SERVER = """

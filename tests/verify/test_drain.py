@@ -17,7 +17,7 @@ import pytest
 from tests.verify.localhost import program
 from tests.verify.served import Answering, served
 from verify.serving import service_control
-from verify.serving.service import Service
+from verify.serving.service import Service, start_ticks
 from verify.serving.service_control import MARK, ControlError, drain_service, resume
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +70,7 @@ class Handler(Answering):
 @pytest.fixture
 def prefix(tmp_path: Path) -> Path:
     """An installation whose service answers correctly at the third request."""
-    for name in ("run", "bin", "current/bin"):
+    for name in ("run", "verify", "bin", "current/bin"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "current/bin/python").symlink_to(sys.executable)
     (tmp_path / "bin/ready.pyz").write_text(READY.format(state="ready", text=None))
@@ -181,6 +181,23 @@ def test_a_pid_that_another_process_has_now_holds_nothing(service: Service, supe
     outcome = resume(service)
     assert outcome is not None
     assert supervisor.calls == [START]
+
+
+def test_what_the_service_left_in_its_folder_is_neither_overwritten_nor_believed(
+    service: Service, supervisor: Supervisor, tmp_path: Path
+) -> None:
+    left, other = service.prefix / "run/drained.json", tmp_path / "a file of root"
+    other.write_text("kept")
+    left.symlink_to(other)
+    with drain_service(service):
+        assert other.read_text() == "kept"
+    left.unlink()
+    with subprocess.Popen(["sleep", "600"]) as process:
+        left.write_text(json.dumps({"pid": process.pid, "start_ticks": start_ticks(process.pid)}))
+        assert resume(service) is None
+        assert process.poll() is None
+        process.kill()
+    assert supervisor.calls == [STOP, START]
 
 
 def test_a_supervisor_that_refuses_or_is_missing_is_reported_with_the_reason(

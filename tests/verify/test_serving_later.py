@@ -222,9 +222,9 @@ def test_folders_of_the_service_must_be_its_own(tmp_path: Path) -> None:
     assert f"{tmp_path}/cache/compiled belongs to user {mine}, and the service runs as 4242" in list(
         later._not_owned(tmp_path, plan, 4242)
     )
-    for name in ("run/supervisord.pid", "run/drained.json"):
+    for name in ("run/supervisord.pid", "run/supervisor.sock"):
         (tmp_path / name).touch()
-    assert f"{tmp_path}/run/" not in str(list(later._not_owned(tmp_path, plan, 4242))), "root's, also during --drain"
+    assert f"{tmp_path}/run/" not in str(list(later._not_owned(tmp_path, plan, 4242))), "root's"
 
 
 def test_a_service_must_find_room_where_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,13 +72,16 @@ def under_load(
 ) -> Iterator[dict[str, Any]]:
     """Yield the tool's result for each concurrency of the load, until its time budget is spent.
 
-    Changes this process's environment, so call it in a child process. `cpu_s` of a result is the CPU time of the service's
+    Changes this process's environment and account, so call it in a child process. `cpu_s` of a result is the CPU time of the service's
     processes. With `warmed`, requests with other prompts are sent at every concurrency first, so that nothing is compiled or loaded
     during the measurement. Raises ImportError where vLLM has no such tool.
     """
+    key = service.api_key() or ""
+    if os.geteuid() == 0:
+        _become(running(service), dataset)
     from vllm.benchmarks import serve as tool  # noqa: PLC0415 - takes ten seconds, and vLLM may be missing
 
-    os.environ["OPENAI_API_KEY"] = service.api_key() or ""
+    os.environ["OPENAI_API_KEY"] = key
     # The endpoint is on this host: use no proxy and no model hub. Python prefers the name in small letters.
     os.environ |= dict.fromkeys(("NO_PROXY", "no_proxy"), service.endpoint.host) | {"HF_HUB_OFFLINE": "1"}
     parser = argparse.ArgumentParser(allow_abbrev=False)
@@ -146,6 +149,17 @@ def running(service: Service) -> Command:
     groups = tuple(map(int, status["Groups"].split()))
     where = str((folder / "cwd").readlink())
     return Command(tuple(map(os.fsdecode, words)), environment, uid, gid, groups, where)
+
+
+def _become(command: Command, dataset: str | None) -> None:
+    """Give this process the account and environment of a service: a tokenizer may be code of the model, for which root is too much."""
+    if dataset:
+        os.chown(dataset, command.uid, command.gid)
+    os.setgroups(command.groups)
+    os.setgid(command.gid)
+    os.setuid(command.uid)
+    end_with_parent(signal.SIGKILL)  # Linux forgets it when the account changes
+    os.environ |= command.environment
 
 
 @contextmanager

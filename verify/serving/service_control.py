@@ -1,6 +1,6 @@
 """Stop, start, proof and state of a service through its supervisor, and its stop for the length of a block.
 
-Whatever ends the block, the service is started and proven again. Before the stop, PREFIX/run/drained.json records the process. If it is
+Whatever ends the block, the service is started and proven again. Before the stop, PREFIX/verify/drained.json records the process. If it is
 killed, `resume` starts the service instead; the controller calls it after an interruption.
 """
 
@@ -195,7 +195,7 @@ def observe(service: Service) -> ServiceState:
     )
 
 
-MARK = "run/drained.json"
+MARK = "verify/drained.json"
 STOPPED = "etc/stopped.json"
 """Written by `./firstlight stop` when the service has ended: `at`, `boot_id`, `monotonic`."""
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -16,6 +16,7 @@ from provision.core.errors import InventoryError, UsageError
 from provision.core.models.base import Record
 from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.process import run_program
+from provision.core.redaction import scrub
 from provision.core.scratch import scratch_folder
 from provision.fleet.inventory import cache
 from provision.fleet.inventory.connections import connection_of
@@ -92,8 +93,10 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     if not hosts:
         raise _no_hosts(path, limit)
     # Only now: what is refused because of a secret in it must not lie in the cache. An inventory with passwords never does.
-    if key and kept is None and not any("pass" in name for host in read.hosts for name in host.variables):
-        cache.put(key, read.model_dump(mode="json"))
+    document = read.model_dump(mode="json")
+    has_password = any("pass" in name for host in read.hosts for name in host.variables) or scrub(document) != document
+    if key and kept is None and not has_password:
+        cache.put(key, document)
     if any(host.settings.span > 1 for host in hosts):
         # Which hosts belong together does not depend on the limit.
         names = {host.name for host in hosts}

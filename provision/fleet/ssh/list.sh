@@ -7,6 +7,8 @@
 
 umask 077
 mkdir -p -- "$FL_FOLDER" && cd -- "$FL_FOLDER" || exit 1
+# Anybody may make a link in /var/tmp, to a folder of this user too.
+if [ "$(stat -c %d:%i -- "$FL_FOLDER")" != "$(stat -c %d:%i .)" ]; then echo "$FL_FOLDER is a link" >&2; exit 1; fi
 if [ "$(stat -c %u .)" != "$(id -u)" ]; then echo "$FL_FOLDER belongs to another user" >&2; exit 1; fi
 chmod 700 .
 if [ -d "$FL_PEERS" ]; then python3 -I "$FL_PEERS/peer.py" revoke || rm -rf "$FL_PEERS"; fi

@@ -90,9 +90,9 @@ def _secrets_of(connection: Connection) -> dict[str, str]:
 
 
 def write_hosts_file(run: RunFolder, targets: Sequence[Target], name: str) -> Path:
-    """Write an inventory of hosts and their variables into the run's folder, and return its path."""
+    """Write an inventory of hosts and their variables into the run's folder, and return its path. Arguments of ssh may have secrets."""
     path = run.path(name)
-    write_atomically(path, render(targets, path=str(path)))
+    write_atomically(path, render(targets, path=str(path)), mode=0o600)
     return path
 
 

@@ -74,7 +74,7 @@ def verify_live(
         raise
     finally:
         for host in hosts:
-            path = f"{probed.install_paths[host.name].prefix}/run/drained.json"
+            path = f"{probed.install_paths[host.name].prefix}/verify/drained.json"
             context.run.change("drain", host=host.name, path=path, changed=True)
 
 

@@ -242,8 +242,9 @@ def _answer(command: list[str], account: pwd.struct_passwd, variables: Mapping[s
 
 
 def _not_owned(prefix: Path, planned: ServicePlan, uid: int) -> Iterator[str]:
-    """Yield what the service writes and another account owns, or what has no free space. Logs, supervisord's own files and the mark of a drain are root's."""
-    of_root = {f"{prefix}/{name}" for name in ("run/supervisord.pid", "run/supervisor.sock", service_control.MARK)}
+    """Yield what the service writes and another account owns, or what has no free space. Logs and supervisord's own files are root's."""
+    # The PID is there where an earlier release of this product started supervisord.
+    of_root = {f"{prefix}/run/{name}" for name in ("supervisord.pid", "supervisor.sock")}
     named = " ".join(planned.directives().get("ReadWritePaths", [])).split()
     for top in (*(named or (f"{prefix}/cache", f"{prefix}/run")), f"{prefix}/home"):
         if top == str(prefix / "logs"):

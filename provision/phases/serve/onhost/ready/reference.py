@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import subprocess
 import time
 from dataclasses import dataclass
@@ -56,7 +57,8 @@ def log(request: ReadinessRequest) -> Path:
 
 
 def is_locked(file: IO[str]) -> bool:
-    """Return whether another process has the lock; else take it, as long as the file is open."""
+    """Return whether another process has the lock; else take it, as long as the file is open. Other accounts must not lock it."""
+    os.fchmod(file.fileno(), 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
