@@ -205,8 +205,8 @@ def test_a_bundle_has_the_image_of_a_container(other: Store, tmp_path: Path) -> 
 def test_a_bundle_has_a_model_from_the_hub(other: Store, tmp_path: Path, hub: Site) -> None:
     made = make(tmp_path, HUB_MODEL)
     hub.close()
-    # without a network, and without what this machine knows
-    staged = stage_there(made, made.open(other), other, model=HUB_MODEL)
+    # without a network, without the token, and without what this machine knows
+    staged = stage_there(made, made.open(other), other, model=HUB_MODEL, hf_token_file="/nowhere/token")
     assert staged.model == made.staged.model
     assert describe(Settings(model=HUB_MODEL), other)
 
