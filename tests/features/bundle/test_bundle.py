@@ -237,7 +237,7 @@ def test_a_bundle_has_what_is_served_with_a_model(other: Store, tmp_path: Path, 
 def test_a_bundle_has_no_credentials_of_an_index(tmp_path: Path) -> None:
     store = RecordingStore(tmp_path)
     store.put("locks", "a", {"url": "https://user:secret@index.example/a.whl", "size": 3})
-    for kind in ("manifests", "builds", "published"):
+    for kind in ("manifests", "builds", "published", "staged"):
         store.put(kind, "b+cu12", {"path": "of this machine alone"})
     for host in ("gpu-1@chat", "2001:db8::1"):
         store.references.add(host, "0" * 16, ["0" * 64])
