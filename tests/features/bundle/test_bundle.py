@@ -169,6 +169,17 @@ def test_a_second_stage_reads_nothing_again(made: Made, other: Store) -> None:
     assert reported == []
 
 
+def test_a_bundle_makes_room_for_itself(made: Made, tmp_path: Path) -> None:
+    there = Store(tmp_path / "there", limit_bytes=1)
+    for name in ("old", "needed"):
+        (tmp_path / name).write_text(name)
+    old, needed = (there.add(tmp_path / name) for name in ("old", "needed"))
+    there.references.add("a", "0" * 16, [needed.parent.name])
+    opened = made.open(there)
+    assert (old.exists(), needed.exists()) == (False, True)
+    assert stage_there(made, opened, there).environment == made.staged.environment
+
+
 @pytest.mark.usefixtures("original")
 def test_a_bundle_has_a_model_from_a_folder(other: Store, tmp_path: Path) -> None:
     folder = write_model(tmp_path / "my-model+ü")
