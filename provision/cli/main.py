@@ -15,6 +15,7 @@ from provision.cli import exit_status, logs, verify
 from provision.cli.groups import HELP, ProductGroup, help_of
 from provision.cli.options import (
     BATCHED,
+    BUNDLE,
     DRIVERS,
     HOSTS,
     PLANNING,
@@ -227,7 +228,7 @@ def drivers(request: CommandRequest) -> int:
     return commands.run_drivers(request)
 
 
-@command(app, "serve", *SERVICE, after=PRINTED)
+@command(app, "serve", *SERVICE, *BUNDLE, after=PRINTED)
 def serve(request: CommandRequest) -> int:
     """Start the installed service, and check its answers.
 

@@ -112,7 +112,9 @@ DRIVERS = (*MODELS, *_REBOOT)
 SERVICE = (*MODELS, *_options("listening"))
 """Those that affect the start of a service."""
 PLANNING = (*SERVICE, *_REBOOT)
-STAGING = (*PLANNING, _option("refresh", RefreshOption, default=False), *_options("staging"))
+BUNDLE = tuple(_options("staging"))
+"""Those that replace the network."""
+STAGING = (*PLANNING, _option("refresh", RefreshOption, default=False), *BUNDLE)
 """Options of commands that plan, and fetch what is planned."""
 PRINTED = (_PRINT,)
 BATCHED = (*STAGING, *_options("batching"))

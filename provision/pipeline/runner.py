@@ -67,12 +67,12 @@ def open_run(
         UsageError: An option cannot be used.
     """
     client: ClientSettings | None = None
-    overrides: dict[str, str] = {}
     if request.bundle is not None:
         if (found := features.first("open_bundle", request)) is None:
             raise UsageError("no feature of this copy of the product reads bundles", hint="leave --bundle out")
         client, overrides = found
-    inventory = read_inventory(replace(request, overrides={**request.overrides, **overrides}))
+        request = replace(request, overrides={**request.overrides, **overrides})
+    inventory = read_inventory(request)
     command = shlex.join((request.command, *request.arguments[1:]))
     with contextlib.ExitStack() as stack:
         run = RunFolder.create(request.logs, command=command, invocation=request.invocation, is_query=is_query)

@@ -31,12 +31,13 @@ def look(context: RunContext, planned: PlannedHosts) -> PlannedHosts:
         lambda host: without_sources(context.session(host), planned.facts[host.name], wanted[host.name]),
         deadline_s=LOOK_DEADLINE_S,
     )
-    notes = [_note(name, missing, planned.facts[name]) for name, missing in without.items() if missing]
+    why = "a bundle has none of them" if _is_bundled(context) else None
+    notes = [_note(name, missing, planned.facts[name], why) for name, missing in without.items() if missing]
     return replace(planned, notes=tuple(notes))
 
 
-def _note(name: str, missing: Sequence[str], facts: HostFacts) -> str:
-    refused = why_not_fetched(missing, facts.os)
+def _note(name: str, missing: Sequence[str], facts: HostFacts, refused: str | None) -> str:
+    refused = refused or why_not_fetched(missing, facts.os)
     how = f"this machine cannot send them: {refused}" if refused else "this machine sends them"
     return f"{name}: lacks {', '.join(missing)}, and its package sources do not answer; {how}"
 
@@ -48,8 +49,7 @@ def send_missing(
 
     A host for which this machine cannot fetch them fails, and is missing in the answer.
     """
-    client = context.options.client
-    bundled = client is not None and client.bundled is not None
+    bundled = _is_bundled(context)
 
     def send(host: Host) -> list[str]:
         facts, session = probed.facts[host.name], context.session(host)
@@ -60,6 +60,10 @@ def send_missing(
         return [file.name for file in files]
 
     return context.run_on_hosts(phase, [context.host(name) for name in wanted], send, deadline_s=SEND_DEADLINE_S)
+
+
+def _is_bundled(context: RunContext) -> bool:
+    return context.options.client is not None and context.options.client.bundled is not None
 
 
 def without_sources(session: Session, facts: HostFacts, wanted: Sequence[str]) -> list[str]:

@@ -9,13 +9,15 @@ from typing import Any, cast
 
 import pytest
 
+from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts, OperatingSystem
+from provision.features.bundle.reader import Bundled
 from provision.features.gateway import hooks
 from provision.fleet import package_sources
 from provision.run import deb_packages
-from provision.run.context import RunContext
+from provision.run.context import RunContext, RunOptions
 from provision.run.results import PlannedHosts, ProbedHosts
 from tests.pipeline.local_context import local_context, local_host
 
@@ -91,13 +93,19 @@ def test_a_host_for_which_this_machine_has_none_fails_at_once(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize(
-    ("refused", "how"),
-    [(None, "this machine sends them"), ("it has no apt", "this machine cannot send them: it has no apt")],
+    ("refused", "bundled", "how"),
+    [
+        (None, False, "this machine sends them"),
+        ("it has no apt", False, "this machine cannot send them: it has no apt"),
+        (None, True, "this machine cannot send them: a bundle has none of them"),
+    ],
 )
 def test_plan_says_which_packages_a_host_cannot_get(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str | None, how: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str | None, bundled: bool, how: str
 ) -> None:
     context, hosts = context_of(tmp_path, monkeypatch, Fake(("openssl",), answers=False))
+    if bundled:
+        context.options = RunOptions(client=ClientSettings(bundled=Bundled("site.bundle", "2026-01-02", ())))
     monkeypatch.setattr(deb_packages, "why_not_fetched", lambda *_: refused)
     found = deb_packages.look(context, hosts)
     assert found.notes == (f"g: lacks haproxy, and its package sources do not answer; {how}",)

@@ -45,3 +45,8 @@ def test_a_served_model_is_not_replaced_because_nothing_names_one(
     served: str | None, variables: dict[str, Any], options: dict[str, Any], refused: bool, tmp_path: Path
 ) -> None:
     assert (refusal(tmp_path, served, variables=variables, **options) == REFUSED) == refused
+
+
+def test_a_folder_that_does_not_exist_is_refused_by_the_plan(tmp_path: Path) -> None:
+    given = {"firstlight_model": "./models/none"}
+    assert refusal(tmp_path, None, variables=given) == f"there is no folder {tmp_path}/models/none"

@@ -32,6 +32,11 @@ def test_every_command_that_plans_has_the_same_options(name: str) -> None:
     assert options_of(name) >= PLANNING
 
 
+@pytest.mark.parametrize("name", ["provision", "stage", "install", "serve"])
+def test_every_command_that_stages_takes_a_bundle(name: str) -> None:
+    assert options_of(name) >= {"--bundle", "--trust", "--older-bundle"}
+
+
 @pytest.mark.parametrize(("name", "without"), PARTS.items())
 def test_a_command_for_a_part_has_no_option_without_effect(name: str, without: set[str]) -> None:
     assert options_of(name) & PLANNING == PLANNING - without

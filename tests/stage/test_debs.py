@@ -122,6 +122,12 @@ def test_another_release_than_the_controllers_is_refused_with_both_names(store: 
         fetch_debs(["numa"], "", ubuntu, store=store)
 
 
+def test_packages_that_a_bundle_lacks_are_not_fetched(store: Store, etc_apt: Path) -> None:
+    with pytest.raises(StageError, match="the bundle has no numa for host") as caught:
+        fetch_debs(["numa"], "", HOST, store=store, bundled=True)
+    assert "none of gateways and monitoring" in (caught.value.hint or "")
+
+
 def test_a_controller_without_apt_is_an_error(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(StageError, match="this machine has no apt"):

@@ -15,7 +15,8 @@ POLICY = ("--model", "--vllm", "--driver", "--flash-attn", "--flash-attn-wheels"
 """Options that say what is to be served."""
 _LISTENING = ("--host", "--port")
 _PLANNING = (*POLICY, SET, *_LISTENING, "--reboot")
-_STAGING = (*_PLANNING, "--refresh", "--bundle", "--trust", "--older-bundle")
+_BUNDLE = ("--bundle", "--trust", "--older-bundle")
+_STAGING = (*_PLANNING, "--refresh", *_BUNDLE)
 TAKES: dict[str, tuple[str, ...]] = {
     "provision": (*_STAGING, "--batch", "--max-fail"),
     "probe": (),
@@ -24,7 +25,7 @@ TAKES: dict[str, tuple[str, ...]] = {
     "stage": _STAGING,
     "install": _STAGING,
     "drivers": (*POLICY, SET, "--reboot"),
-    "serve": (*POLICY, SET, *_LISTENING),
+    "serve": (*POLICY, SET, *_LISTENING, *_BUNDLE),
     "verify": ("--prefix",),
     "verify compare": ("--prefix",),
     "verify soak": ("--prefix",),

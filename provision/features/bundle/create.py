@@ -44,8 +44,10 @@ from provision.features.bundle.product_files import controller_wheels, list_user
 from provision.phases.plan import choose_stacks
 from provision.phases.plan.what_if import parse_what_if
 from provision.phases.stage import stage
+from provision.phases.stage.debs import why_not_fetched
 from provision.phases.stage.download import Progress
 from provision.phases.stage.model_description import describe_all
+from provision.phases.stage.staging import STAGED
 from provision.phases.stage.step import stage as stage_hosts
 from provision.phases.stage.vllm_wheel import WheelReader
 from provision.phases.stage.wheelhouse import Store, flat_name, sha256_of
@@ -56,14 +58,15 @@ from provision.pipeline.runner import execute
 from provision.report.live import report_progress
 from provision.run import background
 from provision.run.context import RunContext
+from provision.run.desired_state import packages_of
 from provision.run.results import PlannedHosts, StagedHosts
 from provision.run.step import Step
 
 if TYPE_CHECKING:
     from minisign import SecretKey
 
-_LOCAL = frozenset({"manifests", "builds", "published", "references"})
-"""Kinds of cache entries that only this machine can use: hashes of local folders, sources of builds and downloads, what its hosts need."""
+_LOCAL = frozenset({"manifests", "builds", "published", "references", STAGED})
+"""Kinds of cache entries that only this machine can use: hashes of local folders, sources of builds and downloads, what its hosts need, paths of its files."""
 _TAR_BLOCK = 10240
 _HEADER = 1536
 """Maximum overhead of a tar member: its header and one for a long name."""
@@ -84,19 +87,26 @@ def create(request: CommandRequest, *, what_if: str | None, output: Path, key: P
     require_writable(output, "-o")
     secret = signing_key(key)
     store = RecordingStore(cache_folder())
+    notes: tuple[str, ...] = ()
     if what_if is not None:
-        staged, model = _described(request, what_if, store), str(request.overrides.get("model", "builtin"))
+        staged, model = _described(request, what_if, store)
     else:
         from_inventory = _stage_inventory(request, store)
         if isinstance(from_inventory, int):
             return from_inventory
-        staged, model = from_inventory
+        staged, model, notes = from_inventory
     manifest = _write(output, staged, model, store, secret)
-    _tell(output, manifest, public_text(secret), list_user_files())
+    if own := list_user_files():
+        notes = (*notes, f"left out, because it may contain your secrets: {', '.join(own)}")
+    # A bundle asks no network, so it is not used with --refresh.
+    typed = {name: value for name, value in request.invocation.options.items() if name != "--refresh"}
+    typed |= {"--bundle": output.name, "--trust": public_text(secret)}
+    use = request.invocation.model_copy(update={"inventory": "INVENTORY", "options": typed})
+    _tell(output, manifest, (*notes, f"use it: {use.suggest('provision')}"))
     return Exit.OK
 
 
-def _described(request: CommandRequest, what_if: str, store: RecordingStore) -> list[Staged]:
+def _described(request: CommandRequest, what_if: str, store: RecordingStore) -> tuple[list[Staged], str]:
     facts = parse_what_if(what_if)
     settings = described_settings(request.overrides, what_if)
     wheel = WheelReader(store).read(facts, settings)
@@ -109,28 +119,32 @@ def _described(request: CommandRequest, what_if: str, store: RecordingStore) -> 
             f"no combination of versions fits: {resolution.reasons[0].text}",
             hint=resolution.nearest.text if resolution.nearest else None,
         )
-    return [
-        stage(
-            resolution,
-            settings,
-            facts,
-            store=store,
-            client=replace(read_settings(), sealed=True),
-            packager=features.first("packager", store, request.inventory, planned),
-            refresh=request.refresh,
-            progress=report_progress,
-        )
-    ]
+    staged = stage(
+        resolution,
+        settings,
+        facts,
+        store=store,
+        client=replace(read_settings(), sealed=True),
+        packager=features.first("packager", store, request.inventory, planned),
+        refresh=request.refresh,
+        progress=report_progress,
+    )
+    return [staged], settings.model
 
 
-def _stage_inventory(request: CommandRequest, store: RecordingStore) -> tuple[list[Staged], str] | int:
-    """Return the staged files of the hosts of an inventory and their model, or the exit code of a run that failed."""
+def _stage_inventory(request: CommandRequest, store: RecordingStore) -> tuple[list[Staged], str, tuple[str, ...]] | int:
+    """Return the staged files of the hosts of an inventory, their model and notes on them, or the exit code of a run that failed."""
     # A bundle has the whole model, so that a controller without a network can read it.
     request = replace(request, overrides={**request.overrides, "model_on_host": None, "source": "controller"})
     outcome = execute(request, (PROBE, PLAN, Step("stage", partial(_stage_for_bundle, store=store), "stage")))
     if outcome.exit_code != Exit.OK or not isinstance(outcome.result, StagedHosts):
         return print_summary(outcome)
     models = {host.settings.model for host in outcome.hosts if host.is_provisioned}
+    if not models:
+        raise BundleError(
+            "these hosts are gateways or monitor others, and a bundle has nothing for such hosts",
+            hint="name hosts that serve: --limit HOSTS",
+        )
     if len(models) > 1 and any(Path(model).is_dir() for model in models):
         raise BundleError(
             f"these hosts serve {len(models)} models, {', '.join(sorted(models))}: a model that is a folder needs its own bundle",
@@ -148,18 +162,24 @@ def _stage_inventory(request: CommandRequest, store: RecordingStore) -> tuple[li
             hint="rename the files that firstlight_image names",
         )
     unique = {staged.model_dump_json(): staged for staged in outcome.result.staged.values()}
-    return list(unique.values()), models.pop()
+    return list(unique.values()), models.pop(), outcome.result.notes
 
 
 def _stage_for_bundle(context: RunContext, planned: PlannedHosts, *, store: RecordingStore) -> StagedHosts:
-    """Stage with OS packages for every host that lacks some, whether its own package sources answer or not."""
+    """Stage with OS packages for every host that lacks some, whether its own package sources answer or not; note those for which this machine has none."""
     context.options = replace(context.options, client=replace(read_settings(), sealed=True))
     context.use_store(store)
     for host in context.hosts():  # so that the bundle has what the plan knows of their models and wheels
-        describe_all(host.settings, store)
+        for settings in (one for _, one in host.services if one.serves_model):
+            describe_all(settings, store)
         WheelReader(store).read(planned.facts[host.name], host.settings)
-    context.background.package_sources = {host.name: False for host in background.lacking(context, planned)}
-    return stage_hosts(context, planned)
+    refused = {}
+    for host in background.lacking(context, planned):
+        facts, stack = planned.facts[host.name], planned.stack(host.name)
+        refused[host.name] = why_not_fetched(packages_of(stack, facts), facts.os) if stack else None
+    context.background.package_sources = {name: False for name, why in refused.items() if why is None}
+    notes = tuple(f"without OS packages for {name}: {why}" for name, why in refused.items() if why)
+    return stage_hosts(context, replace(planned, notes=notes))
 
 
 def _write(output: Path, staged: list[Staged], model: str, store: RecordingStore, secret: SecretKey) -> Manifest:
@@ -177,17 +197,14 @@ def _write(output: Path, staged: list[Staged], model: str, store: RecordingStore
     return write_bundle(output, contents, secret, progress=report_progress)
 
 
-def _tell(output: Path, manifest: Manifest, public: str, own: Sequence[str]) -> None:
+def _tell(output: Path, manifest: Manifest, notes: Sequence[str]) -> None:
     lines = [f"{output}: {output.stat().st_size / GIB:.2f} GiB, {len(manifest.files)} files, signed"]
     for held in manifest.classes:
         vllm = f"vLLM {held.stack.vllm.version} ({held.stack.vllm.variant}), " if held.stack.vllm else ""
         packages = f", {held.os_packages or 'no'} OS packages"
         torch = f"torch {held.stack.torch.version} ({held.stack.torch.variant})"
         lines.append(f"  for {', '.join(held.hosts)}: {vllm}{torch}, Python {held.stack.interpreter.version}{packages}")
-    if own:
-        lines.append(f"  left out, because it may contain your secrets: {', '.join(own)}")
-    lines.append(f"  use it: ./firstlight provision --bundle {output.name} --trust {public} -i INVENTORY")
-    write_stdout("\n".join(lines))
+    write_stdout("\n".join((*lines, *(f"  {note}" for note in notes))))
 
 
 class RecordingStore(Store):

@@ -13,7 +13,7 @@ from provision.report.live import report_progress
 
 
 def open_bundle(request: CommandRequest) -> tuple[ClientSettings, dict[str, str]]:
-    """Verify the bundle of a command, and add its files to the wheelhouse. Return index settings that name it, and its model, where that is a folder.
+    """Verify the bundle of a command, and add its files to the wheelhouse. Return index settings that name it, and what it changes in the settings of hosts: its model, where that is a folder.
 
     Raises BundleError where the bundle cannot be used, and UsageError where the command asks for newer releases as well.
     """
@@ -30,4 +30,4 @@ def open_bundle(request: CommandRequest) -> tuple[ClientSettings, dict[str, str]
         progress=partial(report_progress, request.bundle.name),
     )
     require_product(opened.manifest)
-    return opened.settings, {"model": opened.model} if opened.model else {}
+    return opened.settings, {"bundled_model": opened.model} if opened.model else {}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from provision.catalog.load import catalog
+from provision.catalog.versions import numbers, platform_of
 from provision.core.errors import InventoryError
 from provision.core.formatting import GIB
 from provision.core.models.facts import HostFacts
@@ -182,10 +183,13 @@ def _workload(host: Host, facts: HostFacts, stack: Stack, known: str | None) -> 
 
 
 def _tag(build: VllmBuild) -> str:
-    """Return the tag of a release's image; that of another CUDA than the release's own has it at its end."""
+    """Return the tag of a release's image; that of another CUDA, or an older ROCm, than the release's own has it at its end."""
     own = {row.version: f"cu{row.cuda.replace('.', '')}" for row in catalog().releases}.get(build.version)
-    is_other = build.variant.startswith("cu") and own is not None and build.variant != own
-    return f"v{build.version}-{build.variant}" if is_other else f"v{build.version}"
+    if platform_of(build.variant) == "rocm":
+        variants = [row.variant for row in catalog().builds if row.version == build.version]
+        own = max(filter(lambda variant: platform_of(variant) == "rocm", variants), key=numbers, default=None)
+    is_other = build.variant != "cpu" and own is not None and build.variant != own
+    return f"v{build.version}-{build.variant.replace('.', '')}" if is_other else f"v{build.version}"
 
 
 def _served_now(host: Host, facts: HostFacts) -> str | None:

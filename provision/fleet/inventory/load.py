@@ -57,7 +57,7 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
 
     Args:
         overrides: Settings by name, in place of those of the inventory; None takes one away. `become_password` (text, kept in
-            memory only), with which all hosts become root, is allowed as well.
+            memory only), with which all hosts become root, and `bundled_model` of `settings_of` are allowed as well.
 
     Raises:
         InventoryError: The inventory is malformed.
@@ -65,7 +65,7 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     """
     _check_arguments(path, limit)
     options = dict(overrides or {})
-    password = options.pop("become_password", None)
+    password, bundled = options.pop("become_password", None), options.pop("bundled_model", None)
     as_root = {} if password is None else {"become": True, "become_password": SecretStr(password)}
     within = limit_of(limit)
     key = cache.key(path, limit)
@@ -83,7 +83,9 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
         own = {name: value for name, value in entry.variables.items() if name.startswith(PREFIX)}
         found = by_machine[entry.name] = []
         for name, given in variables_by_host(entry.name, own, problems).items():
-            settings = settings_of(name, variables=given, overrides=options, base=base, problems=problems)
+            settings = settings_of(
+                name, variables=given, overrides=options, base=base, problems=problems, bundled_model=bundled
+            )
             if settings:
                 found.append(Host(name=name, groups=entry.groups, connection=connection, settings=settings))
     problems.raise_any(lambda variable: _places(path, variable))

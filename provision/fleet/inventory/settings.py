@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,6 +18,8 @@ PREFIX = "firstlight_"
 _VALUE = re.compile(rf"(?:set )?{PREFIX}(\w+): ([\w.-]+)")
 """A setting with its value, as an inventory file has it."""
 _MOST_SHOWN = 8
+_FOLDER = ("/", ".", "~")
+"""How the path of a folder begins that can be no hub id."""
 
 
 @dataclass(slots=True)
@@ -54,10 +56,12 @@ def settings_of(
     overrides: Mapping[str, Any],
     base: Path,
     problems: Problems,
+    bundled_model: str | None = None,
 ) -> Settings | None:
     """Return one host's settings; options override variables. Problems are collected, and None is returned then.
 
-    Relative paths of the inventory start at `base`, those of options at the working folder.
+    Relative paths of the inventory start at `base`, those of options at the working folder. `bundled_model` is the folder of a
+    bundle's model: it replaces one of the same name.
     """
     before = len(problems.by_text)
 
@@ -76,10 +80,13 @@ def settings_of(
         for name in dict.fromkeys(str(problem["loc"][0]) for problem in error.errors()):
             note(name, f"{_shown(name, given[name])} is not allowed")
         return None
+    if bundled_model and PurePath(settings.model).name == PurePath(bundled_model).name:
+        settings = settings.model_copy(update={"model": bundled_model})
     for conflict in conflicts(settings):
         note(conflict.setting, conflict.text, conflict.hint)
     located: dict[str, Any] = {}
-    for name, locate in _LOCATED.items():
+    own = {} if "model" in overrides else {"model": _own_model}
+    for name, locate in (_LOCATED | own).items():
         if name in settings.model_fields_set and (value := getattr(settings, name)) is not None:
             try:
                 located[name] = locate(value, Path.cwd() if name in overrides else base)
@@ -113,11 +120,17 @@ def _model(model: str, base: Path) -> str:
         if not (folder / "config.json").is_file():
             raise ValueError(f"the folder {folder} holds no config.json, so it is no model")
         return str(folder.resolve())
-    if model.startswith(("/", ".", "~")):
+    if model.startswith(_FOLDER):
         raise ValueError(f"there is no folder {folder}")
     if not HUB_ID.fullmatch(model):
         raise ValueError(f"{model!r} is neither a folder below {base} nor a hub id")
     return model
+
+
+def _own_model(model: str, base: Path) -> str:
+    """Return the model of an inventory. A bundle may have its folder where this machine does not: who reads a missing one refuses it."""
+    is_elsewhere = model.startswith(_FOLDER) and not (base / expand_user(model)).is_dir()
+    return _bundled(model, base) if is_elsewhere else _model(model, base)
 
 
 def _adapters(sources: Mapping[str, str], base: Path) -> dict[str, str]:
@@ -137,7 +150,7 @@ def _speculative(given: Mapping[str, Any], base: Path) -> dict[str, Any]:
 
 
 def _bundled(path: str, base: Path) -> str:
-    """Return a file by its absolute path; a bundle has it where this machine does not."""
+    """Return a file by its absolute path, whether it exists or not: with a bundle nothing reads it."""
     return str((base / expand_user(path)).resolve())
 
 
@@ -158,10 +171,8 @@ _LOCATED: dict[str, Callable[[Any, Path], Any]] = {
     "lora": _adapters,
     "speculative": _speculative,
     "vllm": _wheel,
-    "image": _bundled,
-    **dict.fromkeys(
-        ("chat_template", "hf_token_file", "driver_key", "gateway_certificate", "alertmanager_config"), _file
-    ),
+    **dict.fromkeys(("image", "hf_token_file"), _bundled),
+    **dict.fromkeys(("chat_template", "driver_key", "gateway_certificate", "alertmanager_config"), _file),
 }
 """What finds the files and folders that settings name."""
 

@@ -55,7 +55,7 @@ def fetch_debs(
     if bundled:
         raise StageError(
             f"the bundle has no {', '.join(names)} for host `{host.hostname}` as it is now",
-            hint="install these packages on the host by hand, or create the bundle with -i and this host in the inventory",
+            hint="install these packages on the host by hand; a bundle that is created with -i and this host has those of the environment, and none of gateways and monitoring",
         )
     if refused := why_not_fetched(names, host):
         raise StageError(refused, hint=_HINT)

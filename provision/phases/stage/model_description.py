@@ -37,7 +37,7 @@ def describe(settings: Settings, store: Store, *, refresh: bool = False) -> Shap
 
     Raises:
         StageError: The hub does not answer.
-        ModelError: The files are not those of a language model.
+        ModelError: The folder does not exist, or the files are not those of a language model.
     """
     if settings.model == "builtin":
         return None
@@ -47,6 +47,8 @@ def describe(settings: Settings, store: Store, *, refresh: bool = False) -> Shap
         if (folder / QUANTIZATION).is_file():
             config = {"quantization_config": _config(folder / QUANTIZATION)} | config
         return shape_of(config, in_folder(folder, layers=_layers(config)), model=str(folder.resolve()))
+    if folder.is_absolute():
+        raise ModelError(f"there is no folder {folder}", hint="correct firstlight_model, or bring a bundle (--bundle)")
     key = model_key(settings.model)
     if not refresh and (kept := store.get("described", key)):
         with contextlib.suppress(ValueError, ModelError):  # written by another release: query the hub again

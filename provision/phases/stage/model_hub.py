@@ -125,7 +125,7 @@ def stage_hub_model(
     else:
         with open_hub(model, token_file, settings) as hub:
             files = hub.files(store)
-    client = partial(_open_client, settings, _token(token_file))
+    client = partial(_open_client, settings, token_file)
     paths = fetch_all(store, [file for file in files if is_needed(file.path)], client, what="model", progress=progress)
     if not known:
         store.put("models", key, {"model": model, "files": [asdict(file) for file in files]})
@@ -145,7 +145,7 @@ def stage_hub_model(
 @contextmanager
 def open_hub(model: str, token_file: str | None, settings: ClientSettings) -> Iterator[Hub]:
     """Provide the hub for one model. What it is asked raises StageError, as in `stage_hub_model`."""
-    with _open_client(settings, _token(token_file)) as client:
+    with _open_client(settings, token_file) as client:
         yield Hub(client, endpoint(), model)
 
 
@@ -159,8 +159,8 @@ def model_key(model: str) -> str:
     return hashlib.sha256(f"{endpoint()}\0{model}".encode()).hexdigest()[:32]
 
 
-def _open_client(settings: ClientSettings, token: str | None) -> httpx.Client:
-    opened = open_client(settings)
+def _open_client(settings: ClientSettings, token_file: str | None) -> httpx.Client:
+    token, opened = _token(token_file), open_client(settings)
     if token:
         opened.headers["Authorization"] = f"Bearer {token}"
     return opened

@@ -169,6 +169,17 @@ def test_a_second_stage_reads_nothing_again(made: Made, other: Store) -> None:
     assert reported == []
 
 
+def test_a_bundle_makes_room_for_itself(made: Made, tmp_path: Path) -> None:
+    there = Store(tmp_path / "there", limit_bytes=1)
+    for name in ("old", "needed"):
+        (tmp_path / name).write_text(name)
+    old, needed = (there.add(tmp_path / name) for name in ("old", "needed"))
+    there.references.add("a", "0" * 16, [needed.parent.name])
+    opened = made.open(there)
+    assert (old.exists(), needed.exists()) == (False, True)
+    assert stage_there(made, opened, there).environment == made.staged.environment
+
+
 @pytest.mark.usefixtures("original")
 def test_a_bundle_has_a_model_from_a_folder(other: Store, tmp_path: Path) -> None:
     folder = write_model(tmp_path / "my-model+ü")
@@ -205,8 +216,8 @@ def test_a_bundle_has_the_image_of_a_container(other: Store, tmp_path: Path) -> 
 def test_a_bundle_has_a_model_from_the_hub(other: Store, tmp_path: Path, hub: Site) -> None:
     made = make(tmp_path, HUB_MODEL)
     hub.close()
-    # without a network, and without what this machine knows
-    staged = stage_there(made, made.open(other), other, model=HUB_MODEL)
+    # without a network, without the token, and without what this machine knows
+    staged = stage_there(made, made.open(other), other, model=HUB_MODEL, hf_token_file="/nowhere/token")
     assert staged.model == made.staged.model
     assert describe(Settings(model=HUB_MODEL), other)
 
@@ -237,7 +248,7 @@ def test_a_bundle_has_what_is_served_with_a_model(other: Store, tmp_path: Path, 
 def test_a_bundle_has_no_credentials_of_an_index(tmp_path: Path) -> None:
     store = RecordingStore(tmp_path)
     store.put("locks", "a", {"url": "https://user:secret@index.example/a.whl", "size": 3})
-    for kind in ("manifests", "builds", "published"):
+    for kind in ("manifests", "builds", "published", "staged"):
         store.put(kind, "b+cu12", {"path": "of this machine alone"})
     for host in ("gpu-1@chat", "2001:db8::1"):
         store.references.add(host, "0" * 16, ["0" * 64])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.core.errors import BundleError
+from provision.core.errors import BundleError, InventoryError
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.features.bundle import product_files
@@ -17,7 +17,7 @@ from provision.features.bundle.manifest import Manifest
 from provision.features.bundle.reader import Bundled
 from provision.phases.stage.wheelhouse import Store
 from provision.pipeline import CommandRequest
-from provision.pipeline.runner import open_run
+from provision.pipeline.runner import open_run, read_inventory
 from tests.features.bundle.test_bundle import make
 from tests.house.test_tracked_files import tracked
 from tests.stage.test_model import write_model
@@ -30,18 +30,42 @@ def request_from_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Comm
     made = make(tmp_path / "maker", str(write_model(tmp_path / "my-model")))
     monkeypatch.setenv("FIRSTLIGHT_CACHE", str(tmp_path / "cache"))
     inventory = tmp_path / "hosts.yml"
-    variables = {"ansible_connection": "local", "firstlight_model": "/nowhere/my-model"}
-    inventory.write_text(json.dumps({"all": {"hosts": {"localhost": variables}}}))
+    ours, other = (
+        {"ansible_connection": "local", "firstlight_model": model} for model in ("../my-model", "/nowhere/other")
+    )
+    ours["firstlight_hf_token_file"] = "/nowhere/token"
+    groups = {"gateway": {"hosts": {"door": ours}}}
+    inventory.write_text(json.dumps({"all": {"hosts": {"localhost": ours, "second": other}, "children": groups}}))
+    shutil.rmtree(tmp_path / "my-model")
     return CommandRequest("provision", inventory, None, {}, tmp_path / "logs", bundle=made.path, trust=made.trust)
 
 
-def test_the_model_comes_from_the_bundle(request_from_bundle: CommandRequest, tmp_path: Path) -> None:
-    with open_run(request_from_bundle) as context:
-        [host] = context.inventory.hosts
-        assert Path(host.settings.model).is_relative_to(tmp_path / "cache")
-        assert json.loads((Path(host.settings.model) / "config.json").read_text())["architectures"]
+@pytest.mark.parametrize(
+    ("limit", "options"), [(None, {}), ("localhost", {}), ("localhost", {"model": "/elsewhere/my-model"})]
+)
+def test_the_model_comes_from_the_bundle(
+    request_from_bundle: CommandRequest, tmp_path: Path, limit: str | None, options: dict[str, str]
+) -> None:
+    with open_run(replace(request_from_bundle, limit=limit, overrides=options)) as context:
+        models = {host.name: host.settings.model for host in context.inventory.hosts}
+        [gateway] = context.options.find_gateways()
+        for model in (models["localhost"], gateway.settings.model):
+            assert Path(model).is_relative_to(tmp_path / "cache")
+            assert json.loads((Path(model) / "config.json").read_text())["architectures"]
+        assert models.get("second", "/nowhere/other") == "/nowhere/other"
         bundled = context.options.client and context.options.client.bundled
         assert (bundled and bundled.name) == "site.bundle"
+
+
+def test_commands_without_the_bundle_read_hosts_with_its_model(
+    request_from_bundle: CommandRequest, tmp_path: Path
+) -> None:
+    alone = replace(request_from_bundle, bundle=None)
+    found = {host.name: host.settings.model for host in read_inventory(alone).hosts}
+    model = str(tmp_path.parent / "my-model")
+    assert found == {"localhost": model, "second": "/nowhere/other", "door": model}
+    with pytest.raises(InventoryError, match="there is no folder /nowhere/typed"):
+        read_inventory(replace(alone, overrides={"model": "/nowhere/typed"}))
 
 
 ROOT = Path(__file__).resolve().parents[3]

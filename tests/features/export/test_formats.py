@@ -170,11 +170,17 @@ def test_the_image_is_that_of_the_platform(machine: str, image: str, gpu: str | 
         ("0.31.0", "cu130", "v0.31.0"),
         ("0.31.0", "cu129", "v0.31.0-cu129"),
         ("0.19.0", "cu129", "v0.19.0"),
+        ("0.33.0", "rocm10.0", "v0.33.0"),
+        ("0.33.0", "rocm7.2", "v0.33.0-rocm72"),
+        ("0.31.0", "rocm7.2", "v0.31.0"),
         ("0.31.0", "cpu", "v0.31.0"),
     ],
 )
-def test_the_image_of_another_cuda_than_the_releases_own_has_its_tag(version: str, variant: str, tag: str) -> None:
-    hosts, facts = [host("a")], facts_of([host("a")])
+def test_the_image_of_another_cuda_or_rocm_than_the_releases_own_has_its_tag(
+    version: str, variant: str, tag: str
+) -> None:
+    machine = f"gpu=MI300Xx8 {MACHINE}" if variant.startswith("rocm") else H100S
+    hosts, facts = [host("a")], facts_of([host("a")], machine)
     stack = stacks_of(hosts, facts)["a"]
     build = VllmBuild(version=version, variant=variant)
     [workload] = workloads(hosts, facts, {"a": stack.model_copy(update={"vllm": build})})
