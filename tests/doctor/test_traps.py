@@ -77,6 +77,17 @@ def test_no_kernel_image_has_three_outcomes() -> None:
     assert named(f"{fork}\n{NO_IMAGE}")[:1] == ["gpu-unsupported-fa2"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "        Drain and Reset Recommended       : Yes",
+        "NVRM: Xid (PCI:0009:01:00): 154, GPU recovery action changed from 0x0 (None) to 0x4 (Drain and Reset)",
+    ],
+)
+def test_a_driver_that_asks_for_a_reset_has_lost_a_gpu(text: str) -> None:
+    assert named(f"{text}\nRuntimeError: lost") == ["gpu-off-bus"]
+
+
 def test_consequences_do_not_hide_the_first_cause() -> None:
     end = (
         "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}"
