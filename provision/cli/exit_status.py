@@ -40,15 +40,16 @@ def run(command: Callable[[], None]) -> None:
     """
     try:
         command()
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        _print_json(FirstlightError("interrupted"), Exit.INTERRUPTED)
-        raise SystemExit(Exit.INTERRUPTED) from None
     except BrokenPipeError:
         # The reader closed the pipe; Python must not complain again at exit.
         _silence_stdout()
         raise SystemExit(Exit.RED) from None
-    except SystemExit as end:
+    except (KeyboardInterrupt, SystemExit) as end:
+        cause = getattr(end.__context__, "__cause__", None)  # Typer makes an exit of its own of Ctrl-C
+        if isinstance(end, KeyboardInterrupt) or isinstance(cause, KeyboardInterrupt):
+            sys.stderr.write("interrupted\n")
+            _print_json(FirstlightError("interrupted"), Exit.INTERRUPTED)
+            raise SystemExit(Exit.INTERRUPTED) from None
         if isinstance(end.__context__, typer.Exit) or not isinstance(end.code, int):
             raise
         code = _code(end.code)
@@ -68,11 +69,11 @@ def _report(error: Exception) -> int:
         hint = "this is a fault of Firstlight: report it with its trace"
         known = FirstlightError(f"{type(error).__name__}: {error}", hint=hint)
     else:
-        if getattr(error, "filename", True) is None:
-            _silence_stdout()
         sys.stderr.write(redact(known.render()) + "\n")
     code = _code(known.exit_code)
     _print_json(known, code)
+    if getattr(error, "filename", True) is None:
+        _silence_stdout()  # it may be what cannot be written
     return code
 
 
@@ -102,7 +103,8 @@ def _expected(error: Exception) -> FirstlightError | None:
         return FirstlightError(f"`{path}`: {error.strerror}", hint=hint)
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return None
-    return FirstlightError(f"output could not be written: {error.strerror}", hint="free some space, and run it again")
+    text = f"output, or a file of `{LOGS}` or another folder, could not be written: {error.strerror}"
+    return FirstlightError(text, hint="free some space, and run it again")
 
 
 def _code(code: int) -> int:

@@ -361,5 +361,7 @@ def main() -> None:
         completion_init()
     # Records and outputs must never be writable for everybody, also if the caller's umask is 0, as that of some services.
     os.umask(os.umask(0) | 0o002)
+    # A closed standard input, as by `<&-`, is like an empty one.
+    sys.stdin = sys.stdin or Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - open as long as the program runs
     guard_streams(as_typed)
     exit_status.run(lambda: app(prog_name="firstlight"))

@@ -248,7 +248,7 @@ def _assigned(assignments: Sequence[str]) -> dict[str, Any]:
     """Return settings by name from `NAME=VALUE`; a value is read as in an inventory file.
 
     Raises:
-        UsageError: One has no value.
+        UsageError: One has no value, or is the prefix.
     """
     assigned = {}
     for text in assignments:
@@ -260,6 +260,9 @@ def _assigned(assignments: Sequence[str]) -> dict[str, Any]:
         if read is None:
             raise UsageError(f"`--set {text}` has no value", hint="write --set NAME=VALUE, such as --set port=8001")
         assigned[name.replace("-", "_").removeprefix(PREFIX)] = read
+    if "prefix" in assigned:
+        text = "`prefix` cannot be given by --set: commands that follow would act on the default installation"
+        raise UsageError(text, hint=f"write {PREFIX}prefix into the inventory")
     return assigned
 
 

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from provision.catalog.load import catalog
 from provision.core import features
 from provision.core.errors import Exit, UsageError
 from provision.core.models.facts import HostFacts
@@ -30,7 +29,6 @@ from provision.report.run_files import results_of
 from provision.run import playbooks
 from provision.run.context import RunContext
 from provision.run.deb_packages import send_missing
-from provision.run.desired_state import packages_by_need
 from provision.run.results import AnsweredHosts, ProbedHosts
 from provision.run.step import Step
 from verify.doctor import render
@@ -132,15 +130,20 @@ def diagnose(
     for name, error in failed.items():
         context.fail(name, "probe", error)
     for name, answer in gathered.items():
+        host = context.host(name)
         own = (earlier(request.logs, name, ways.get(name)), stopped_processes(probed.facts[name]))
         sources = (*(failure_evidence.keep(context, name, source) for source in own), *answer)
         facts = probed.facts[name].model_dump(mode="json")
         diagnosis = diagnose_texts({source.name: source.text for source in sources if source.text}, facts)
         next_command = request.invocation.suggest("provision", hosts=name)
-        diagnosis = with_service(diagnosis, probed.facts[name], next_command)
+        fitted = tuple(
+            replace(found, evidence=replace(found.evidence, cause=failure_evidence.on_host(found.cause, host, probed)))
+            for found in diagnosis.findings
+        )
+        diagnosis = with_service(replace(diagnosis, findings=fitted), probed.facts[name], next_command)
         context.run.write(f"evidence/{name}.json", render.to_json(name, diagnosis, top=len(diagnosis.findings) or 1))
         folder = context.run.path(f"evidence/{name}")
-        diagnoses.append(HostDiagnosis(context.host(name), folder, sources, diagnosis, next_command))
+        diagnoses.append(HostDiagnosis(host, folder, sources, diagnosis, next_command))
     return AnsweredHosts(**vars(probed), answer=diagnoses)
 
 
@@ -258,7 +261,7 @@ def repair_host(
 
 def _run_fix(context: RunContext, probed: ProbedHosts, *, fix: Fix) -> ProbedHosts:
     playbooks.acquire_locks(context, probed, "install", context.hosts())
-    wanted = {host.name: packages(fix.tag, probed.facts[host.name]) for host in context.hosts()}
+    wanted = {host.name: failure_evidence.packages(fix.tag, probed.facts[host.name]) for host in context.hosts()}
     sent = send_missing(context, probed, wanted, phase="install")
 
     def variables(host: Host) -> dict[str, Any]:
@@ -285,14 +288,6 @@ def repair_of(last: PhaseResult, cause: Cause, fix: Fix, *, interrupted: bool) -
     return Repair(cause.id, fix.tag, False, texts[last.phase], interrupted=True)
 
 
-def packages(tag: str, facts: HostFacts) -> list[str]:
-    """Return the names of a system package in the host's distribution; none for other tags."""
-    if tag not in {need.name for need in catalog().system_needs}:
-        return []
-    python = next((found.version for found in facts.pythons if found.version), "3")
-    return [*packages_by_need([tag], facts, python=python)]
-
-
 def _check_cause(context: RunContext, probed: ProbedHosts, *, cause: Cause) -> ProbedHosts:
     """Run the check of a cause on each host: exit code 0 means that the cause is gone."""
     started = time.monotonic()
@@ -300,10 +295,7 @@ def _check_cause(context: RunContext, probed: ProbedHosts, *, cause: Cause) -> P
     def call(host: Host) -> tuple[int, str]:
         paths = probed.install_paths[host.name]
         prefix = shlex.quote(paths.prefix)
-        command = (
-            f"export FIRSTLIGHT_PREFIX={prefix} FIRSTLIGHT_PORT={host.settings.port} PATH={prefix}/current/bin:$PATH\n"
-            f"{cause.check.command}"
-        )
+        command = f"export PATH={prefix}/current/bin:$PATH\n{cause.check.command}"
         done = context.session(host).run(command, timeout_s=CHECK_DEADLINE_S, root=paths.root)
         return done.rc, " ".join((done.stdout + done.stderr).split())[-200:]
 

@@ -134,7 +134,7 @@ def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
     with open_run(request, titles=_titles(steps), is_query=query) as context:
         with as_interrupt():
             try:
-                if request.batching is None:
+                if request.batching is None or not any(step.in_batches for step in steps):
                     run_in_order(context, steps)
                 else:
                     run_batches(context, steps, request.batching)

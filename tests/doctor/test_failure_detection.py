@@ -28,6 +28,13 @@ def test_a_log_without_a_failure_has_no_finding(name: str) -> None:
     assert found(LOGS[name]) == []
 
 
+@pytest.mark.parametrize("name", [name for name in LOGS if name.startswith(("df-", "dmesg-", "nvidia-smi-"))])
+def test_a_sound_state_of_a_host_explains_no_failure_of_its_service(name: str) -> None:
+    unknown = 'Traceback (most recent call last):\n  File "/opt/env/vllm/v1/engine/core.py", line 7, in run\nRuntimeError: lost\n'
+    diagnosis = diagnose_texts({"kernel": LOGS[name], "service_journal": unknown})
+    assert [finding.cause.id for finding in diagnosis.findings] == []
+
+
 @pytest.mark.parametrize("name", LOGS)
 def test_a_failure_at_the_end_is_found(name: str) -> None:
     assert found(f"{LOGS[name]}{BROKEN}\n")[0][0] == "nccl-duplicate"

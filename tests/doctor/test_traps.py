@@ -77,6 +77,30 @@ def test_no_kernel_image_has_three_outcomes() -> None:
     assert named(f"{fork}\n{NO_IMAGE}")[:1] == ["gpu-unsupported-fa2"]
 
 
+@pytest.mark.parametrize("said", ["CUDA error: an illegal memory access was encountered", "HIP error: launch failure"])
+def test_a_gpu_that_fails_in_a_compiled_graph_has_no_stale_cache(said: str) -> None:
+    trace = (
+        f'{TRACEBACK}  File "{LIBRARY}/vllm/compilation/decorators.py", line 512, in __call__\n'
+        "    return self.aot_compiled_fn(self, *args, **kwargs)\n"
+        '  File "/srv/cache/vllm/torch_compile_cache/3c9d/rank_0_0/inductor_cache/ab/cab7.py", line 481, in call\n'
+    )
+    findings = diagnose_texts({"log": f"{trace}torch.AcceleratorError: {said}\n"}).findings
+    stale = {finding.cause.id: finding.label for finding in findings}.get("compile-cache-stale")
+    assert stale in ("possible", None)
+    assert named(f"{trace}AssertionError: expected size 3==4, stride 4==4 at dim=0\n")[:1] == ["compile-cache-stale"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "        Drain and Reset Recommended       : Yes",
+        "NVRM: Xid (PCI:0009:01:00): 154, GPU recovery action changed from 0x0 (None) to 0x4 (Drain and Reset)",
+    ],
+)
+def test_a_driver_that_asks_for_a_reset_has_lost_a_gpu(text: str) -> None:
+    assert named(f"{text}\nRuntimeError: lost") == ["gpu-off-bus"]
+
+
 def test_consequences_do_not_hide_the_first_cause() -> None:
     end = (
         "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}"

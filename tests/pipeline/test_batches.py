@@ -30,7 +30,7 @@ class Fleet:
         self.interrupts_at = ""
         self.log: list[str] = []
 
-    def run(self, batch: str, max_fail: str | None = None) -> RunOutcome:
+    def run(self, batch: str, max_fail: str | None = None, *, only_around: bool = False) -> RunOutcome:
         inventory = inventory_of(self.folder, **{name: {"ansible_connection": "local"} for name in self.names})
         batching = Batching.parse(batch, max_fail)
         request = CommandRequest("provision", inventory, None, {}, self.folder / "logs", batching=batching)
@@ -41,7 +41,7 @@ class Fleet:
             self.step("serve", "serve", in_batches=True),
             self.step("gateway", "serve", last=True),
         )
-        return execute(request, steps)
+        return execute(request, steps[:: len(steps) - 1] if only_around else steps)
 
     def step(self, name: str, phase: PhaseName, *, in_batches: bool = False, last: bool = False) -> Step:
         def call(context: RunContext, earlier: Any) -> ProbedHosts:
@@ -80,6 +80,12 @@ def test_each_batch_serves_before_the_next_begins(fleet: Fleet) -> None:
     assert outcome.exit_code == Exit.OK
     assert isinstance(outcome.result, StagedHosts)
     assert set(outcome.result.desired) == set("abcde")
+
+
+def test_steps_without_a_batch_run_once(fleet: Fleet) -> None:
+    """`--limit gateway` leaves only what is around the hosts."""
+    assert fleet.run("25%", only_around=True).exit_code == Exit.OK
+    assert fleet.log == ["probe abcde", "gateway abcde"]
 
 
 def test_a_failure_stops_the_batches_that_follow(fleet: Fleet) -> None:

@@ -18,7 +18,7 @@ from provision.features.rollout.model import Decision, Rollout, RolloutHost
 from provision.features.rollout.store import RolloutStore
 from provision.fleet.ssh.local import LocalSession
 from provision.phases.probe.failure_evidence import collect
-from provision.pipeline import CommandRequest, diagnosis
+from provision.pipeline import CommandRequest, diagnosis, failure_evidence
 from provision.report.difference import connections
 from tests.pipeline.command_lines import firstlight
 from tests.pipeline.local_context import local_host
@@ -271,9 +271,9 @@ def test_a_tag_for_a_system_package_installs_the_hosts_own() -> None:
         os=OperatingSystem(id="debian", version_id="12", package_manager="apt"),
         pythons=(Python(path="/usr/bin/python3", version="3.11.2"),),
     )
-    assert diagnosis.packages("python-headers", facts) == ["python3-dev"]
-    assert diagnosis.packages("cxx-compiler", facts) == ["g++"]
-    assert diagnosis.packages("nvidia-uvm", facts) == []
+    assert failure_evidence.packages("python-headers", facts) == ["python3-dev"]
+    assert failure_evidence.packages("cxx-compiler", facts) == ["g++"]
+    assert failure_evidence.packages("nvidia-uvm", facts) == []
 
 
 def tags_of(tasks: list[dict[str, Any]]) -> set[str]:

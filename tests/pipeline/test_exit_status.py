@@ -1,5 +1,6 @@
 """Exit codes of commands, and the location of the cache, for variables that are set or missing."""
 
+import errno
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from typer.main import get_command
 
 from provision.cli import exit_status
 from provision.cli.main import app, main
+from provision.cli.options import LOGS
 from provision.core.folders import cache_folder
 from provision.core.redaction import register_secret
 from tests.pipeline.command_lines import FAR, Ended, firstlight, inventory_of, run_all, variables
@@ -49,6 +51,16 @@ def test_no_umask_lets_everybody_write_what_a_command_writes(
         assert os.umask(0) == used
     finally:
         os.umask(before)
+
+
+def test_a_closed_standard_input_is_like_an_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exit_status, "run", lambda _: None)
+    monkeypatch.setattr("provision.cli.main.guard_streams", lambda _: None)
+    monkeypatch.setattr(sys, "stdin", None)
+    main()
+    assert not sys.stdin.isatty()
+    with sys.stdin:
+        assert sys.stdin.readline() == ""
 
 
 def code_of(command: Callable[[], None], monkeypatch: pytest.MonkeyPatch, *words: str) -> Any:
@@ -211,14 +223,36 @@ def test_hosts_without_an_answer_are_named_in_the_json_of_verify(tmp_path: Path)
     assert "127.0.0.1" in missing["text"]
 
 
-def test_an_interruption_before_the_run_is_a_document(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("is_in_command", [False, True])
+def test_an_interruption_outside_of_a_run_is_a_document(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_in_command: bool
 ) -> None:
-    def interrupted() -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    assert code_of(interrupted, monkeypatch, "plan", "--json") == 130
-    assert json.loads(capsys.readouterr().out)["exit_code"] == 130
+    monkeypatch.setattr("provision.pipeline.commands.plan_recorded", interrupted)
+    words = ("plan", "--what-if", "gpu=L4x1", "--json")
+    assert code_of(app if is_in_command else interrupted, monkeypatch, *words) == 130
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["exit_code"] == 130
+    assert printed.err == "interrupted\n"
+
+
+def test_a_full_disk_of_the_runs_is_a_document(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = os.dup(sys.stdout.fileno())
+    try:
+        assert code_of(full, monkeypatch, "plan", "--json") == 1
+    finally:
+        os.dup2(before, sys.stdout.fileno())
+        os.close(before)
+    error = json.loads(capfd.readouterr().out)["error"]
+    assert f"`{LOGS}`" in error["text"]
+    assert "No space left on device" in error["text"]
 
 
 def test_every_command_with_a_result_has_json() -> None:

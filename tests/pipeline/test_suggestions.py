@@ -10,6 +10,7 @@ import typer.main
 
 from provision.cli.main import app
 from provision.cli.options import asked
+from provision.core.errors import UsageError
 from provision.core.models.invocation import TAKES, Invocation
 from tests.pipeline.command_lines import firstlight, inventory_of
 
@@ -72,6 +73,13 @@ def test_every_command_is_listed_with_its_real_options() -> None:
         real = {option for parameter in shown for option in parameter.opts}
         assert real & repeated == set(options), name
         assert {"-i", "--limit", "-K"} <= real
+
+
+@pytest.mark.parametrize("name", ["prefix", "firstlight_prefix"])
+def test_a_prefix_that_later_commands_would_not_know_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="`prefix` cannot be given by --set") as refused:
+        asked("provision", assignments=["port=8001", f"{name}=/data/x"])
+    assert refused.value.hint == "write firstlight_prefix into the inventory"
 
 
 def test_the_typed_command_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:

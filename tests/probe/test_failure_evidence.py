@@ -60,3 +60,26 @@ newest() { echo 'down: of root'; }
         env={"FL_PREFIX": prefix, "FL_UNIT": "firstlight-vllm.service"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.stdout.strip(), done.returncode == 0) == ("down: of root" * is_ours, is_ours)
+
+
+@pytest.mark.parametrize("since", ["", "90"])
+def test_processes_that_the_kernel_ended_before_the_failure_are_left_out(since: str) -> None:
+    text = SCRIPT.read_text(encoding="utf-8")
+    function = text[text.index("kernel() {") :].partition("\n}\n")[0] + "\n}\n"
+    function = function.replace("/run/systemd/system", "/")
+    stand_in = """
+has() { :; }
+absent() { :; }
+newest() {
+    case $* in
+        dmesg | *--lines*) printf '%s\n' 'NVRM: loading' 'Out of memory: Killed process 7 (python3)' ;;
+        *--since=-90s*) printf '%s\n' 'NVRM: loading again' 'Out of memory: Killed process 9 (vllm)' ;;
+    esac
+}
+"""
+    done = subprocess.run(
+        ["sh", "-c", f"{stand_in}{function}kernel"],
+        env={"FL_SINCE_S": since}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    ended = "9 (vllm)" if since else "7 (python3)"
+    assert done.stdout.splitlines() == ["NVRM: loading", f"Out of memory: Killed process {ended}"]

@@ -11,6 +11,7 @@ from provision.cli.options import BECOME, CHANGED, INVENTORY, VERBOSE, command
 from provision.core.errors import InventoryError
 from provision.core.files import write_atomically
 from provision.core.models.inventory import MONITORING
+from provision.core.run_folder import require_writable
 from provision.features.monitoring.step import ask_card_ports, without_exporter
 from provision.features.monitoring.targets import KEYED, Found, outside_targets, render_targets
 from provision.pipeline import CommandRequest
@@ -50,6 +51,8 @@ def targets(
     ] = None,
 ) -> int:
     """List targets for your own Prometheus, as a file for its `file_sd_configs`; no host is changed."""
+    if output is not None:
+        require_writable(output, "-o")
     outcome = execute(request, (PROBE, Step("targets", _ask, "serve", "all", reads_only=True)))
     if not isinstance(outcome.result, AnsweredHosts):
         return print_summary(outcome)

@@ -2,7 +2,7 @@
 # Parameters in addition to the frame's:
 #   FL_BYTES     largest size of each section; the newest part is kept
 #   FL_UNIT      the unit that serves
-#   FL_SINCE_S   for a unit that restarts again and again: seconds of its log to read; empty: this boot
+#   FL_SINCE_S   seconds to read of the log of a unit that restarts again and again, and of processes that the kernel ended; empty: this boot
 
 # shellcheck shell=sh
 
@@ -16,7 +16,14 @@ newest() {
 
 kernel() {
     if has journalctl && [ -d /run/systemd/system ]; then
-        newest journalctl --no-pager --output=cat --boot --dmesg --lines=20000
+        set -- journalctl --no-pager --output=cat --boot --dmesg
+        if [ -n "$FL_SINCE_S" ]; then
+            # Memory that ran out before the failure ended another process.
+            newest "$@" --lines=20000 | awk '!/oom-kill:|Killed process/'
+            newest "$@" "--since=-${FL_SINCE_S}s" | awk '/oom-kill:|Killed process/'
+        else
+            newest "$@" --lines=20000
+        fi
     else
         has dmesg || absent 'dmesg is not there' || return
         newest dmesg

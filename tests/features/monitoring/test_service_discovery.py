@@ -1,6 +1,7 @@
 """What a Prometheus outside of the inventory may read, and that it reads it with the configuration of the guide."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -78,6 +79,15 @@ def test_a_machine_that_offers_nothing_is_an_error(tmp_path: Path) -> None:
     assert done.code == 2, done.output()
     assert "no host offers metrics to other machines" in done.err
     assert not (tmp_path / "targets.json").exists()
+
+
+@pytest.mark.slow
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "targets.json")
+    done = CommandRunner(tmp_path / "logs")("monitoring", "targets", "-o", str(tmp_path / "targets.json"))
+    assert done.code == 2, done.output()
+    assert "it is a device, a pipe or a socket" in done.err
+    assert not (tmp_path / "logs").exists()
 
 
 def test_grafana_is_told_where_the_dashboards_are() -> None:
