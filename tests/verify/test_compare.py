@@ -102,8 +102,12 @@ def test_the_tool_that_may_run_code_of_the_model_has_the_account_of_the_service(
     (tmp_path / "etc/service.env").write_text("VLLM_API_KEY=secret\n")
     (tmp_path / "etc/service.env").chmod(0o600)
     process = subprocess.Popen(
-        ["sleep", "600"], env={"HOME": "/its/home"}, user=65534, group=65533, extra_groups=[65532], cwd="/"
-    )
+        [sys.executable, "-c", "print(flush=True); input()", "--trust-remote-code"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env={"HOME": "/its/home"}, user=65534, group=65533, extra_groups=[65532], cwd="/",
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.readline()  # before it runs, its arguments may not be there to read
     readiness = {"host": "127.0.0.1", "port": 1, "served_name": "m", "model_folder": "/m"}
     load = {**table("serving")["load"], "concurrencies": [1], "requests": [1], "dataset": "its hash"}
     try:

@@ -53,9 +53,7 @@ def arguments(
     if load.get("dataset") and dataset:
         length = ["--sharegpt-output-len", str(load["output_tokens"])] if load["output_tokens"] else []
         prompts = ["--dataset-name", "sharegpt", "--dataset-path", dataset, *length]
-    # A tokenizer may be code of the model, too.
-    argv = [word for process in read_all([service.main_pid or 0]) for word in process.argv]
-    trust = ["--trust-remote-code"] if "--trust-remote-code" in argv else []
+    trust = [TRUST] if _trusts_code(service) else []
     rate = ["--request-rate", str(load["rate"])] if load.get("rate") else []
     return [
         "--base-url", service.url, "--model", model, "--tokenizer", model,
@@ -72,12 +70,12 @@ def under_load(
 ) -> Iterator[dict[str, Any]]:
     """Yield the tool's result for each concurrency of the load, until its time budget is spent.
 
-    Changes this process's environment and account, so call it in a child process. `cpu_s` of a result is the CPU time of the service's
+    Changes this process's environment, and its account where the service runs code of its model, so call it in a child process. `cpu_s` of a result is the CPU time of the service's
     processes. With `warmed`, requests with other prompts are sent at every concurrency first, so that nothing is compiled or loaded
     during the measurement. Raises ImportError where vLLM has no such tool.
     """
     key = service.api_key() or ""
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and _trusts_code(service):
         _become(running(service), dataset)
     from vllm.benchmarks import serve as tool  # noqa: PLC0415 - takes ten seconds, and vLLM may be missing
 
@@ -106,6 +104,7 @@ def under_load(
 
 
 LOAD_S = 600.0
+TRUST = "--trust-remote-code"
 RATE_WARMED = 16
 """Most requests before a measurement at a rate, which last as long as the rate says."""
 GIB = 1 << 30
@@ -151,8 +150,13 @@ def running(service: Service) -> Command:
     return Command(tuple(map(os.fsdecode, words)), environment, uid, gid, groups, where)
 
 
+def _trusts_code(service: Service) -> bool:
+    """Return whether a service runs code of its model; its tokenizer may be such code, too."""
+    return any(TRUST in process.argv for process in read_all([service.main_pid or 0]))
+
+
 def _become(command: Command, dataset: str | None) -> None:
-    """Give this process the account and environment of a service: a tokenizer may be code of the model, for which root is too much."""
+    """Give this process the account and environment of a service: a tokenizer may be code of its model, for which root is too much."""
     if dataset:
         os.chown(dataset, command.uid, command.gid)
     os.setgroups(command.groups)
