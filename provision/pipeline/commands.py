@@ -93,7 +93,9 @@ def run(request: CommandRequest, *, last: PhaseName = "serve") -> int:
     """
     steps = steps_until(last)
     if last == "serve" and request.limit is not None:
-        hosts = read_inventory(request).hosts
+        # Only their groups count here: a bundle, which is not open yet, may have the folder of a typed model.
+        overrides = {name: value for name, value in request.overrides.items() if name != "model"}
+        hosts = read_inventory(replace(request, overrides=overrides)).hosts
         if not any(host.is_provisioned for host in hosts):
             gateway = ("gateway",) if any(host.is_gateway for host in hosts) else ()
             monitoring = ("monitoring",) if any(host.is_monitoring for host in hosts) else ()

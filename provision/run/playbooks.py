@@ -1,5 +1,6 @@
 """How phases change hosts: by playbooks, on hosts that the run has locked."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -173,7 +174,11 @@ def _take_over_inventory(context: RunContext) -> bool:
     run = context.run
     for name in names(run.logs):
         earlier = run.logs / name / HOSTS_FILE
-        if earlier.exists() and document(run.logs / name / "inventory.json").get("source") == context.inventory.source:
+        # Runs of other accounts may be here, whose inventories these alone may read.
+        if (
+            os.access(earlier, os.R_OK)
+            and document(run.logs / name / "inventory.json").get("source") == context.inventory.source
+        ):
             text = earlier.read_text(encoding="utf-8")
             text = text.replace(str(earlier), str(run.path(HOSTS_FILE)), 1)
             write_atomically(run.path(HOSTS_FILE), text, mode=0o600)

@@ -51,6 +51,7 @@ HOME = "/home/ada/.local/share/firstlight"
     [
         ({}, True),
         ({"os": OperatingSystem(hostname="gpu-2")}, False),
+        ({"os": OperatingSystem(hostname="gpu-2.example.org")}, False),
         ({"os": OperatingSystem()}, False),
         ({"user": User(uid=0)}, False),  # a copy of a machine that serves
         ({"container": "docker"}, False),

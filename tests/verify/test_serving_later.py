@@ -222,7 +222,7 @@ def test_folders_of_the_service_must_be_its_own(tmp_path: Path) -> None:
     assert f"{tmp_path}/cache/compiled belongs to user {mine}, and the service runs as 4242" in list(
         later._not_owned(tmp_path, plan, 4242)
     )
-    for name in ("run/supervisord.pid", "run/supervisor.sock"):
+    for name in ("run/supervisord.pid", "run/supervisor.sock", "run/drained.json"):
         (tmp_path / name).touch()
     assert f"{tmp_path}/run/" not in str(list(later._not_owned(tmp_path, plan, 4242))), "root's"
 

@@ -46,7 +46,10 @@ def shared_installations(hosts: Iterable[Host], facts: Mapping[str, HostFacts]) 
             continue
         system, owner = facts[host.name].os, (installed.last_verify or {}).get("host")
         is_apart = facts[host.name].container or install_paths_of(host, facts[host.name]).root
-        if owner and system.hostname and owner != system.hostname and not is_apart:
+        if not owner or not system.hostname or is_apart:
+            continue
+        # A machine may change between its short name and that with a domain.
+        if owner.partition(".")[0] != system.hostname.partition(".")[0]:
             errors[host.name] = InventoryError(
                 f"{installed.prefix} on host `{host.name}` is the installation of machine `{owner}`, and this is `{system.hostname}`",
                 hint="set a firstlight_prefix for each machine, on a disk of its own; "

@@ -19,7 +19,8 @@ kernel() {
         set -- journalctl --no-pager --output=cat --boot --dmesg
         if [ -n "$FL_SINCE_S" ]; then
             # Memory that ran out before the failure ended another process.
-            newest "$@" --lines=20000 | awk '!/oom-kill:|Killed process/'
+            all=$(newest "$@" --lines=20000) || return
+            printf '%s\n' "$all" | awk 'NF && !/oom-kill:|Killed process/'
             newest "$@" "--since=-${FL_SINCE_S}s" | awk '/oom-kill:|Killed process/'
         else
             newest "$@" --lines=20000

@@ -16,7 +16,7 @@ from provision.features.bundle import product_files
 from provision.features.bundle.manifest import Manifest
 from provision.features.bundle.reader import Bundled
 from provision.phases.stage.wheelhouse import Store
-from provision.pipeline import CommandRequest
+from provision.pipeline import CommandRequest, commands
 from provision.pipeline.runner import open_run, read_inventory
 from tests.features.bundle.test_bundle import make
 from tests.house.test_tracked_files import tracked
@@ -55,6 +55,15 @@ def test_the_model_comes_from_the_bundle(
         assert models.get("second", "/nowhere/other") == "/nowhere/other"
         bundled = context.options.client and context.options.client.bundled
         assert (bundled and bundled.name) == "site.bundle"
+
+
+def test_a_limited_run_with_a_typed_model_is_begun(
+    request_from_bundle: CommandRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str | None] = []
+    monkeypatch.setattr(commands, "run_steps", lambda request, _steps: begun.append(request.limit))
+    commands.run(replace(request_from_bundle, limit="localhost", overrides={"model": "/elsewhere/my-model"}))
+    assert begun == ["localhost"]
 
 
 def test_commands_without_the_bundle_read_hosts_with_its_model(

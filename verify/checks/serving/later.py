@@ -243,8 +243,8 @@ def _answer(command: list[str], account: pwd.struct_passwd, variables: Mapping[s
 
 def _not_owned(prefix: Path, planned: ServicePlan, uid: int) -> Iterator[str]:
     """Yield what the service writes and another account owns, or what has no free space. Logs and supervisord's own files are root's."""
-    # The PID is there where an earlier release of this product started supervisord.
-    of_root = {f"{prefix}/run/{name}" for name in ("supervisord.pid", "supervisor.sock")}
+    # Earlier releases of this product left the PID and the mark of a drain there.
+    of_root = {f"{prefix}/run/{name}" for name in ("supervisord.pid", "supervisor.sock", "drained.json")}
     named = " ".join(planned.directives().get("ReadWritePaths", [])).split()
     for top in (*(named or (f"{prefix}/cache", f"{prefix}/run")), f"{prefix}/home"):
         if top == str(prefix / "logs"):
