@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -227,6 +228,33 @@ def test_processes_are_found_by_their_titles(tmp_path: Path) -> None:
         engine.kill()
         engine.wait()
     assert processes([tmp_path / "absent"], ["VLLM::"]).all_cpu_s is None
+
+
+def test_an_engine_that_waits_for_a_compiler_computes(tmp_path: Path) -> None:
+    """Its compiler works for it; the server beside them does not. Ticks of the kernel are 10 ms."""
+    busy = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True); time.sleep(60)"
+    code = f"import subprocess; subprocess.run([{sys.executable!r}, '-c', {busy!r}])"
+    engine, server = (
+        subprocess.Popen(words, executable=sys.executable, stdout=subprocess.PIPE, start_new_session=True)
+        for words in (["VLLM::Worker", "-c", code], ["vllm", "-c", busy])
+    )
+    try:
+        for one in (engine, server):
+            assert one.stdout is not None
+            one.stdout.readline()
+        [compiler] = Path(f"/proc/{engine.pid}/task/{engine.pid}/children").read_text().split()
+        numbers = tmp_path / "cgroup.procs"
+        numbers.write_text(f"{compiler}\n{engine.pid}\n{server.pid}\n")
+        found = processes([numbers], ["VLLM::"])
+        assert found.engine_cpu_s is not None
+        assert found.all_cpu_s is not None
+        assert found.engine_cpu_s >= 0.2
+        assert found.all_cpu_s - found.engine_cpu_s >= 0.2
+        assert found.engines == 1
+    finally:
+        for one in (engine, server):
+            os.killpg(one.pid, signal.SIGKILL)
+            one.wait()
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,7 @@ def test_after_the_restarts_of_an_hour_it_is_left_down(host: Host, monkeypatch: 
     now = 1_000_000.0
     monkeypatch.setattr(time, "time", lambda: now)
     for _ in range(3):
+        host.request.write_text(f"{REASON}\n")
         assert host.act(restarts=2) is None
         now += 1000
     actions = [event["action"] for event in host.record()["events"]]
@@ -196,6 +197,7 @@ def test_after_the_restarts_of_an_hour_it_is_left_down(host: Host, monkeypatch: 
     assert host.record()["restarts"] == 2
     old = host.prefix / "logs/hang-20010101T000000Z.txt"
     old.touch()
+    host.request.write_text(f"{REASON}\n")
     now += 1000  # an hour after the first one
     assert host.act(restarts=2) is None
     assert host.record()["events"][-1]["action"] == "restarted"
@@ -230,6 +232,35 @@ def test_it_waits_while_a_run_has_the_host(host: Host) -> None:
     assert host.request.exists()
     assert host.asked() == []
     assert host.act() is None
+
+
+def test_a_request_that_outlasts_what_spoke_against_it_is_looked_at_again_first(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, waits = iter([watchdog.BUSY, watchdog.BUSY, None]), []
+
+    def try_to_act(*_: object, settle_s: float) -> str | None:
+        waits.append(settle_s)
+        return next(answers)
+
+    monkeypatch.setattr(watchdog, "try_to_act", try_to_act)
+    monkeypatch.setattr(watchdog, "WAIT_S", 0.0)
+    monkeypatch.setattr(sys, "argv", ["watchdog.py", "--prefix", str(host.prefix), "--unit", UNIT, "--restarts", "3"])
+    watchdog.main()
+    assert waits == [0.0, watchdog.SETTLE_S, watchdog.SETTLE_S]
+
+
+@pytest.mark.parametrize("moment", ["before", "while it writes"])
+def test_an_engine_that_computes_again_is_left_alone(host: Host, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    def write_dump(*_: object) -> Path:
+        host.request.unlink()
+        return host.prefix / "logs/hang-x.txt"
+
+    if moment == "before":
+        host.request.unlink()
+    monkeypatch.setattr(watchdog, "write_dump", write_dump)
+    assert host.act() == "the engine computes again"
+    assert host.asked() == []
 
 
 def test_a_unit_that_somebody_started_meanwhile_is_left_alone(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

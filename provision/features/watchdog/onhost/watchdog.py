@@ -33,7 +33,9 @@ KEPT = 20
 """Events in the record; the count goes on."""
 STACKS = re.compile(r"^/memfd:firstlight-stacks-(\d+) ")
 STATE = ("ActiveState", "Job", "InvocationID", "ControlGroup")
-BUSY = "a run has this host"
+BUSY, OVER = "a run has this host", "the engine computes again"
+SETTLE_S = 6.0
+"""Two looks of the agent without a gateway (health.toml): a request that no longer holds is gone after them."""
 CONTROL_GROUPS = ("/sys/fs/cgroup{}/cgroup.procs", "/sys/fs/cgroup/systemd{}/cgroup.procs")
 
 
@@ -46,7 +48,9 @@ def main() -> None:
     options = parser.parse_args()
     request, said = options.prefix / "run/hang", ""
     while (reason := reason_of(request)) is not None:
-        against = try_to_act(options.prefix, options.unit, options.restarts, reason)
+        # What spoke against it, such as a run that waited for its answer, may have ended with the hang.
+        settle_s = SETTLE_S if said else 0.0
+        against = try_to_act(options.prefix, options.unit, options.restarts, reason, settle_s=settle_s)
         if against is None:
             break
         if against != said:
@@ -82,8 +86,8 @@ def obstacle(unit: str, state: dict[str, str], pids: list[int]) -> str | None:
     return "; ".join(f"process {pid} is traced by process {tracer}" for pid, tracer in tracers.items()) or None
 
 
-def try_to_act(prefix: Path, unit: str, restarts: int, reason: str) -> str | None:
-    """Restart or stop the unit, unless something speaks against it now; return that."""
+def try_to_act(prefix: Path, unit: str, restarts: int, reason: str, *, settle_s: float = 0.0) -> str | None:
+    """Restart or stop the unit, unless something speaks against it now, or the request is taken back; return that."""
     state = show(unit, *STATE)
     pids = processes(state["ControlGroup"])
     if (against := obstacle(unit, state, pids)) is not None:
@@ -93,14 +97,18 @@ def try_to_act(prefix: Path, unit: str, restarts: int, reason: str) -> str | Non
     with locked(prefix) as is_free:
         if not is_free:
             return BUSY
-    # Without the lock: a person's command is not refused while the processes write.
+    # Without the lock: a person's command is not refused while this waits, and while the processes write.
+    time.sleep(settle_s)
+    if reason_of(prefix / "run/hang") is None:
+        return OVER
     now = time.time()
     path = write_dump(prefix, unit, reason, now, pids)
     with locked(prefix) as is_ours:
         if not is_ours:
             return BUSY
-        if show(unit, *STATE) != state:
-            return f"{unit} was stopped or started at the same time"
+        is_another = show(unit, *STATE) != state
+        if is_another or reason_of(prefix / "run/hang") is None:
+            return f"{unit} was stopped or started at the same time" if is_another else OVER
         act(prefix, unit, restarts, reason, now=now, path=path)
     return None
 

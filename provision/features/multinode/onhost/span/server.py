@@ -130,12 +130,12 @@ class WatchedProcesses:
         self._next = now + LOOK_S
         found = {pid: seen for pid in set(below(self._pid)) if (seen := look_at_process(pid)) is not None}
         # One that ended, and that nobody has waited for, has no title any more.
-        titles = {pid: title for pid, (title, _, _) in found.items() if title.startswith(self._titles)}
+        titles = {pid: seen.title for pid, seen in found.items() if seen.title.startswith(self._titles)}
         ended = next((pid for pid in self._needed if pid not in titles), None)
         if ended is not None:
             return f"process {ended} ({self._needed[ended]}) of the server of this one has ended"
         self._needed = titles
-        self._since = {pid: self._since.get(pid, now) for pid, (_, _, state) in found.items() if state == "T"}
+        self._since = {pid: self._since.get(pid, now) for pid, seen in found.items() if seen.state == "T"}
         stopped = next((pid for pid, since in self._since.items() if now - since >= PATIENCE_S), None)
         return f"a signal has stopped process {stopped} of the server of this one" if stopped is not None else None
 

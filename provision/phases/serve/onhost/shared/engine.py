@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from verify.serving.samples import totals
 
@@ -123,25 +123,40 @@ def processes(paths: Sequence[Path], titles: Sequence[str]) -> Processes:
             ]
         except OSError:
             continue
-        found = [one for number in numbers if (one := look_at_process(int(number)))]
-        engine = [one for one in found if one[0].startswith(tuple(titles))]
+        found = {int(number): one for number in numbers if (one := look_at_process(int(number)))}
+        engine = {number for number, one in found.items() if one.title.startswith(tuple(titles))}
+        at_work = engine
+        # An engine waits for the compilers that it starts, with a first request.
+        while children := {number for number, one in found.items() if one.parent in at_work} - at_work:
+            at_work = at_work | children
         return Processes(
-            engine_cpu_s=sum(cpu for _, cpu, _ in engine) if engine else None,
-            all_cpu_s=sum(cpu for _, cpu, _ in found) if found else None,
-            is_stopped=any(state in "Tt" for _, _, state in found),
+            engine_cpu_s=sum(found[number].cpu_s for number in at_work) if engine else None,
+            all_cpu_s=sum(one.cpu_s for one in found.values()) if found else None,
+            is_stopped=any(one.state in "Tt" for one in found.values()),
             engines=max(len(engine), 1),
         )
     return Processes()
 
 
-def look_at_process(number: int) -> tuple[str, float, str] | None:
-    """Return title, processor time in seconds and the letter of its state (proc(5)); None for a process that has ended."""
+class Process(NamedTuple):
+    """What the kernel shows of a process."""
+
+    title: str
+    cpu_s: float
+    state: str
+    """A letter of proc(5)."""
+    parent: int
+
+
+def look_at_process(number: int) -> Process | None:
+    """Return a process; None for one that has ended."""
     try:
         title = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")[0].decode(errors="replace").strip()
         fields = Path(f"/proc/{number}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
-    return title, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), fields[0]
+    cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return Process(title, cpu_s, state=fields[0], parent=int(fields[1]))
 
 
 def values_of(text: str, names: Mapping[str, Any]) -> tuple[tuple[float, ...], dict[str, float]]:
