@@ -30,7 +30,7 @@ def product_path(name: str) -> Path:
 def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the controller's cache: FIRSTLIGHT_CACHE, else XDG_CACHE_HOME/firstlight, else ~/.cache/firstlight."""
     if named := environ.get("FIRSTLIGHT_CACHE"):
-        return Path(named).expanduser()
+        return Path(named).expanduser().absolute()
     return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "firstlight"
 
 
@@ -53,7 +53,7 @@ def logs_folder(environ: Mapping[str, str] = os.environ) -> Path:
     An installed product has no checkout: XDG_STATE_HOME/firstlight/logs, else ~/.local/state/firstlight/logs.
     """
     if named := environ.get("FIRSTLIGHT_LOGS"):
-        return Path(named)
+        return Path(named).expanduser().absolute()
     if not IS_INSTALLED:
         return product_path("logs")
     return Path(environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "firstlight" / "logs"

@@ -54,7 +54,7 @@ def build_row(kind: type[R], values: dict[str, Any], *, where: str, hint: str | 
     Args:
         kind: The row's dataclass.
         where: File, table and number of the row, for messages.
-        hint: The hint for a value of the wrong type.
+        hint: The hint for a field that is missing or unknown, or a value of the wrong type.
 
     Raises:
         TableError: A field is missing, unknown or of the wrong type, or the row's `source` is empty.
@@ -62,14 +62,15 @@ def build_row(kind: type[R], values: dict[str, Any], *, where: str, hint: str | 
     known = {field.name for field in fields(kind)}
     unknown = sorted(values.keys() - known)
     if unknown:
-        raise TableError(f"{where}: unknown field `{unknown[0]}`", hint=f"the fields are: {', '.join(sorted(known))}")
+        hint = hint or f"the fields are: {', '.join(sorted(known))}"
+        raise TableError(f"{where}: unknown field `{unknown[0]}`", hint=hint)
     try:
         row: R = _adapter(kind).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
         if name not in values:
-            raise TableError(f"{where}: no `{name}`") from None
+            raise TableError(f"{where}: no `{name}`", hint=hint) from None
         raise TableError(f"{where}: `{name}` is {values[name]!r}: {first['msg']}", hint=hint) from None
     if not values.get("source", "unnamed"):
         raise TableError(

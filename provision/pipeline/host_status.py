@@ -81,7 +81,7 @@ def serving_of(host: Host, facts: HostFacts) -> dict[str, Any] | None:
     if installed is None or installed.service != "active" or ready.get("release") != installed.release:
         return None
     try:
-        proof = ServeRecord.model_validate(ready.get("record"))
+        proof = ServeRecord.model_validate(ready.get("record"), extra="ignore")
     except ValueError:
         return None
     if proof.endpoint is None or proof.model is None:

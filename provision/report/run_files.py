@@ -32,7 +32,7 @@ from provision.core.run_folder import RunFolder
 T = TypeVar("T")
 
 TRANSFERS_FILE = "transfers.json"
-CHANGES_FILE = "planned_changes.json"
+CHANGES_FILE, PHASES_FILE = "planned_changes.json", "phases.json"
 HOST_COMPARISON_FILE = "host_comparison.json"
 """Name of the file with the checks that compare hosts."""
 
@@ -103,7 +103,7 @@ def read(run: RunFolder) -> RunFiles:
             files.invocation = Invocation.model_validate(header.get("invocation"))
     files.inventory = _inventory(files, run)
     files.plan = _read(files, run.path("plan.json"), Plan.model_validate)
-    files.phases = _read(files, run.path("phases.json"), _PHASE_RESULTS.validate_python) or {}
+    files.phases = _read(files, run.path(PHASES_FILE), _PHASE_RESULTS.validate_python) or {}
     facts = _by_file(files, run, "facts", partial(HostFacts.model_validate, extra="ignore"))
     files.facts = {one.host: one for one in facts.values()}
     for staged in _by_file(files, run, "stage", Staged.model_validate).values():
@@ -123,7 +123,7 @@ def read(run: RunFolder) -> RunFiles:
 
 def results_of(run: RunFolder) -> dict[str, dict[str, PhaseResult]]:
     """Return how each phase ended for each host; empty when it cannot be read."""
-    return _read(RunFiles(run=run.name), run.path("phases.json"), _PHASE_RESULTS.validate_python) or {}
+    return _read(RunFiles(run=run.name), run.path(PHASES_FILE), _PHASE_RESULTS.validate_python) or {}
 
 
 def inventory_of(run: RunFolder) -> Inventory | None:

@@ -25,6 +25,7 @@ from provision.fleet.ssh import FanOut, Session, Task, fan_out, open_session
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
 from provision.phases.stage import Store
 from provision.report.live import Progress
+from provision.report.run_files import PHASES_FILE
 from provision.run.results import ProbedHosts
 from provision.run.step import Scope
 
@@ -250,7 +251,7 @@ class RunContext:
                 for host, by_phase in self.outcomes.results.items()
             }
             if shown:
-                write_atomically(self.run.path("phases.json"), indented(shown) + "\n", durable=False)
+                write_atomically(self.run.path(PHASES_FILE), indented(shown) + "\n", durable=False)
 
     def fail(self, host: str, phase: PhaseName, error: BaseException, seconds: float = 0.0) -> None:
         """Record a failure; an unexpected error keeps its type in the text, and its trace in the events."""

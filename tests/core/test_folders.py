@@ -41,6 +41,14 @@ def test_an_installed_product_writes_to_the_folders_of_its_user(
     assert folders.default_inventory(own) == tmp_path / "firstlight/inventory"
 
 
+def test_folders_of_the_user_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Playbooks run elsewhere, and locks have addresses of files."""
+    monkeypatch.chdir(tmp_path)
+    assert folders.logs_folder({"FIRSTLIGHT_LOGS": "runs"}) == tmp_path / "runs"
+    assert folders.logs_folder({"FIRSTLIGHT_LOGS": "~/runs"}) == Path.home() / "runs"
+    assert folders.cache_folder({"FIRSTLIGHT_CACHE": "cache"}) == tmp_path / "cache"
+
+
 def test_a_temporary_folder_is_private_and_removed_with_its_block() -> None:
     with scratch_folder() as folder:
         assert folder.stat().st_mode & 0o777 == 0o700

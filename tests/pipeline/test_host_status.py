@@ -89,7 +89,8 @@ def test_streams_that_ended_with_an_error_are_told(
 
 
 def test_adapters_are_named_with_their_model() -> None:
-    record = INSTALLED["last_ready"]["record"] | {"adapters": ["support", "tone"]}
+    # A newer release may record more.
+    record = INSTALLED["last_ready"]["record"] | {"adapters": ["support", "tone"], "not known yet": 1}
     facts = known(last_ready=INSTALLED["last_ready"] | {"record": record})
     serving = serving_of(local_host(), facts)
     assert serving is not None

@@ -51,6 +51,13 @@ def test_the_archive_has_all_text_of_a_run_without_its_secrets(run: Folder, tmp_
     assert (made.path.stat().st_mode & 0o777) == 0o600
 
 
+def test_hosts_that_are_named_like_secrets_keep_their_results(run: Folder, tmp_path: Path) -> None:
+    run.run.path("phases.json").write_text('{"llm-auth": {"probe": {"status": "ok"}}, "token": {}}')
+    run.run.path("planned_changes.json").write_text('{"llm-auth": [{"text": "new"}]}')
+    made = bundle(run.run.folder, tmp_path / "x.tar.gz")
+    assert not {"phases.json", "planned_changes.json"} & {*made.masked}
+
+
 def test_omitted_files_are_listed_in_the_archive_and_on_the_terminal(run: Folder, tmp_path: Path) -> None:
     run.run.path("core").write_bytes(b"\x7fELF\xff\xfe")
     run.run.path("link").symlink_to("/etc/shadow")

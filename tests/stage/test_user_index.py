@@ -105,6 +105,21 @@ def test_the_digest_changes_with_a_setting_and_not_with_uvs_cache_folder(tmp_pat
     assert read_settings({"UV_EXCLUDE_NEWER": "2026-01-01"}, pip_files=[], uv_files=[]).digest() != plain.digest()
 
 
+def test_the_digest_stays_with_another_way_to_the_same_files(tmp_path: Path) -> None:
+    def digest(text: str = f"index-url = {MAIN}", uv: str = "", **variables: str) -> str:
+        files = [write(tmp_path / "pip.conf", f"[global]\n{text}\n")]
+        return read_settings(variables, pip_files=files, uv_files=[write(tmp_path / "uv.toml", uv)]).digest()
+
+    with_login = MAIN.replace("://", "://ada:token-{}@")
+    assert digest(f"index-url = {with_login.format(1)}") == digest(f"index-url = {with_login.format(2)}")
+    assert digest(f"index-url = {MAIN}\nproxy = proxy.example:3128\ncert = /ca.pem\ntrusted-host = a") == digest()
+    assert digest(UV_INDEX_CORP_PASSWORD="new", UV_TOOL_DIR="/tools", UV_KEYRING_PROVIDER="subprocess") == digest()
+    assert digest(UV_INDEX=with_login.format(1)) == digest(UV_INDEX=with_login.format(2)) != digest(UV_INDEX=MAIN + "x")
+    rows = [f"[[index]]\nurl = '{with_login.format(number)}'\n" for number in (1, 2)]
+    assert digest(uv=rows[0]) == digest(uv=rows[1]) != digest()
+    assert digest("index-url = https://other.example/simple") != digest()
+
+
 word = st.text("abcdefgXYZ0123456789._~-%", min_size=3, max_size=20)
 
 

@@ -22,7 +22,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, urlsplit
@@ -42,6 +42,8 @@ _HARMLESS = ("UV_CACHE", "UV_NO_PROGRESS", "UV_CONCURRENT", "UV_HTTP", "UV_LINK"
 """How the variables of uv begin that change no result."""
 _ADDRESSES = ("index-url", "extra-index-url", "find-links", "proxy")
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s`'\"]+@")
+_ACCESS = re.compile(r"UV_(INDEX_.+_(USERNAME|PASSWORD)|INSECURE_HOST|KEYRING_PROVIDER|TOOL_.+|PUBLISH_.+)")
+"""Variables of uv by which files are reached, or that other commands of uv read."""
 
 
 class BundledContent(Protocol):
@@ -80,10 +82,15 @@ class ClientSettings:
     """The bundle that replaces all indexes."""
 
     def digest(self) -> str:
-        """Return a digest that changes with any setting, except for bundles. It reveals no secret."""
+        """Return a digest that changes with each setting that may change results, except for bundles. It reveals no secret.
+
+        Logins, proxies and certificates are left out: a new token must not install newer packages.
+        """
         if self.sealed:
             return "sealed"
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        uv = tuple((name, value) for name, value in self.uv if not _ACCESS.fullmatch(name))
+        kept = replace(self, certificate=None, proxy=None, insecure_hosts=(), uv=uv)
+        return hashlib.sha256(without_credentials(json.dumps(asdict(kept), sort_keys=True)).encode()).hexdigest()
 
 
 def without_credentials(text: str) -> str:

@@ -117,7 +117,8 @@ def download(client: httpx.Client, url: str, target: Path, *, hint: str) -> None
     import httpx
 
     try:
-        with client.stream("GET", url) as answer, target.open("wb") as file:
+        headers = {"Accept-Encoding": "identity"}
+        with client.stream("GET", url, headers=headers) as answer, target.open("wb") as file:
             answer.raise_for_status()
             for block in answer.iter_raw():
                 file.write(block)

@@ -12,6 +12,7 @@ from provision.core.formatting import format_bytes
 from provision.core.json_text import parse
 from provision.core.redaction import redact, scrub
 from provision.report.layout import count
+from provision.report.run_files import CHANGES_FILE, PHASES_FILE
 
 LARGEST = 8 * 2**20
 """Maximum size of a file in bytes; larger files are left out and listed."""
@@ -81,12 +82,13 @@ def _redacted(name: str, text: str) -> str:
     """Return the text without secrets; JSON is masked by key as well."""
     if name.endswith(".jsonl"):
         return "".join(_redacted_json(line) for line in text.splitlines(keepends=True))
-    return _redacted_json(text, indent=2) if name.endswith(".json") else redact(text)
+    by_names = name in (PHASES_FILE, CHANGES_FILE)
+    return _redacted_json(text, indent=2, by_names=by_names) if name.endswith(".json") else redact(text)
 
 
-def _redacted_json(text: str, indent: int | None = None) -> str:
+def _redacted_json(text: str, indent: int | None = None, *, by_names: bool = False) -> str:
     try:
-        return json.dumps(scrub(parse(text)), indent=indent) + "\n"
+        return json.dumps(scrub(parse(text), by_names=by_names), indent=indent) + "\n"
     except ValueError:
         return redact(text)
 
