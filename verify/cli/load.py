@@ -117,7 +117,8 @@ def _measured(prefix: Path, options: argparse.Namespace) -> dict[str, Any]:
     kept = read_json(prefix / KEPT).get("loads", [])
     now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     asked = {"release": service.readiness.get("release"), "load": load, "at": now}
-    before = next((one for one in reversed(kept) if one["load"] == load), None)
+    # Requests without an answer change the figures of the others.
+    before = next((one for one in reversed(kept) if one["load"] == load and one["exit_code"] == EXIT_CODES["ok"]), None)
     document = _compared(evaluate_load(ending.value, {}), asked, before)
     write_atomically(prefix / KEPT, json.dumps({"loads": [*kept, document][-MOST_KEPT:]}, indent=2) + "\n")
     return {**document, "table": _table(document)}
