@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import proxy_bypass
@@ -372,9 +372,8 @@ def test_prompts_come_from_a_file_and_their_digest_is_part_of_the_load(
     prompts.write_text('[{"conversations": [{"value": "How far is the Moon?"}, {"value": "Far."}]}]')
 
     def measure(
-        _service: Service, load: dict[str, Any], *, dataset: str, seed: int, warmed: bool
+        _service: Service, load: dict[str, Any], *, dataset: str, warmed: bool, **_: object
     ) -> list[dict[str, Any]]:
-        assert seed > 0
         assert (Path(dataset).read_text(), load["input_tokens"], warmed) == (prompts.read_text(), None, True)
         return [result(1)]
 
@@ -382,6 +381,27 @@ def test_prompts_come_from_a_file_and_their_digest_is_part_of_the_load(
     assert load_cli.main(["--prefix", str(prefix), "--dataset", str(prompts), "--json"]) == 0
     digest = hashlib.sha256(prompts.read_bytes()).hexdigest()
     assert json.loads(capsys.readouterr().out)["load"]["dataset"] == digest
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+def test_the_same_prompts_of_a_file_are_sent_each_time_and_other_random_ones(
+    prefix: Path, running: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, *, from_file: bool
+) -> None:
+    seeds, prompts = prefix / "seeds", prefix / "prompts.json"
+    prompts.write_text("[]")
+    clock = iter((1000.5, 1001.5))
+    monkeypatch.setattr(load_cli, "time", SimpleNamespace(**{**vars(time), "time": lambda: next(clock)}))
+
+    def measure(*_: object, seed: int, **__: object) -> list[dict[str, Any]]:
+        with seeds.open("a") as file:
+            file.write(f"{seed}\n")
+        return [result(1)]
+
+    monkeypatch.setattr(load_cli, "under_load", measure)
+    for _ in range(2):
+        assert load_cli.main(["--prefix", str(prefix), *(["--dataset", str(prompts)] if from_file else [])]) == 0
+    first, second = seeds.read_text().split()
+    assert (first == second) is from_file
 
 
 def test_a_load_that_the_tool_refuses_is_an_error_and_is_not_kept(
