@@ -88,7 +88,21 @@ def test_what_a_card_does_not_report_is_left_out() -> None:
 
 def test_a_card_that_left_its_fabric_is_not_registered() -> None:
     lost = replace(CARD, fabric=Fabric(state=2, status=0, health=0))
-    assert 'firstlight_card_fabric_registered{card="0000:1b:00.0"} 0' in lines_of(*host_metrics.nvidia_families([lost]))
+    lines = lines_of(*host_metrics.nvidia_families([lost, replace(CARD, pci="0000:1c:00.0")]))
+    assert 'firstlight_card_fabric_registered{card="0000:1b:00.0"} 0' in lines
+
+
+@pytest.mark.parametrize(
+    ("fabric", "found"),
+    [
+        (Fabric(state=2, status=0, health=0), []),
+        (Fabric(state=3, status=1, health=0), ['firstlight_card_fabric_registered{card="0000:1b:00.0"} 0']),
+    ],
+    ids=["it never completes", "it failed"],
+)
+def test_a_single_card_needs_no_fabric(fabric: Fabric, found: list[str]) -> None:
+    lines = lines_of(*host_metrics.nvidia_families([replace(CARD, fabric=fabric)]))
+    assert [line for line in lines if "fabric" in line] == found
 
 
 def test_all_that_amd_smi_says_of_a_card_becomes_a_metric() -> None:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import proxy_bypass
@@ -316,14 +316,14 @@ def test_a_load_has_the_lengths_concurrency_and_rate_that_were_named(
     assert {name: load[name] for name in found} == found
 
 
-def test_a_load_is_compared_with_the_last_one_of_its_kind_and_kept_with_its_release(
+def test_a_load_is_compared_with_the_last_one_of_its_kind_that_was_answered_and_kept_with_its_release(
     prefix: Path, running: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def measure(speed: float, release: str, *words: str) -> dict[str, Any]:
+    def measure(speed: float, release: str, *words: str, answered: int = 1000) -> dict[str, Any]:
         state = {"environment": "ab12", "readiness": {**READINESS, "release": release}}
         (prefix / "state.json").write_text(json.dumps(state))
-        monkeypatch.setattr(load_cli, "under_load", lambda *_, **__: [result(1, speed=speed)])
-        assert load_cli.main(["--prefix", str(prefix), "--json", *words]) == 0
+        monkeypatch.setattr(load_cli, "under_load", lambda *_, **__: [result(1, answered=answered, speed=speed)])
+        assert load_cli.main(["--prefix", str(prefix), "--json", *words]) == (0 if answered == 1000 else 2)
         document: dict[str, Any] = json.loads(capsys.readouterr().out)
         return document
 
@@ -331,6 +331,7 @@ def test_a_load_is_compared_with_the_last_one_of_its_kind_and_kept_with_its_rele
     assert (first["release"], first["before"]) == ("r1", None)
     assert first["table"][-1] == "no earlier measurement of this load"
     assert measure(50.0, "r1", "--concurrency", "1")["before"] is None
+    assert measure(500.0, "r2", answered=10)["before"]["release"] == "r1"
     again = measure(90.0, "r2")
     (output,) = (row for row in again["rows"] if row["name"] == "output, 1 at once")
     assert output == {"name": "output, 1 at once", "unit": "tokens/s", "value": 90.0, "before": 100.0, "change": -0.1}
@@ -338,7 +339,7 @@ def test_a_load_is_compared_with_the_last_one_of_its_kind_and_kept_with_its_rele
     assert again["table"][-1].startswith("before: another release, measured at ")
     assert " -10.0%" in "\n".join(again["table"])
     kept = json.loads((prefix / "verify" / "loads.json").read_text())["loads"]
-    assert [one["release"] for one in kept] == ["r1", "r1", "r2"]
+    assert [one["release"] for one in kept] == ["r1", "r1", "r2", "r2"]
 
 
 @pytest.mark.parametrize(
@@ -371,9 +372,8 @@ def test_prompts_come_from_a_file_and_their_digest_is_part_of_the_load(
     prompts.write_text('[{"conversations": [{"value": "How far is the Moon?"}, {"value": "Far."}]}]')
 
     def measure(
-        _service: Service, load: dict[str, Any], *, dataset: str, seed: int, warmed: bool
+        _service: Service, load: dict[str, Any], *, dataset: str, warmed: bool, **_: object
     ) -> list[dict[str, Any]]:
-        assert seed > 0
         assert (Path(dataset).read_text(), load["input_tokens"], warmed) == (prompts.read_text(), None, True)
         return [result(1)]
 
@@ -381,6 +381,27 @@ def test_prompts_come_from_a_file_and_their_digest_is_part_of_the_load(
     assert load_cli.main(["--prefix", str(prefix), "--dataset", str(prompts), "--json"]) == 0
     digest = hashlib.sha256(prompts.read_bytes()).hexdigest()
     assert json.loads(capsys.readouterr().out)["load"]["dataset"] == digest
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+def test_the_same_prompts_of_a_file_are_sent_each_time_and_other_random_ones(
+    prefix: Path, running: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, *, from_file: bool
+) -> None:
+    seeds, prompts = prefix / "seeds", prefix / "prompts.json"
+    prompts.write_text("[]")
+    clock = iter((1000.5, 1001.5))
+    monkeypatch.setattr(load_cli, "time", SimpleNamespace(**{**vars(time), "time": lambda: next(clock)}))
+
+    def measure(*_: object, seed: int, **__: object) -> list[dict[str, Any]]:
+        with seeds.open("a") as file:
+            file.write(f"{seed}\n")
+        return [result(1)]
+
+    monkeypatch.setattr(load_cli, "under_load", measure)
+    for _ in range(2):
+        assert load_cli.main(["--prefix", str(prefix), *(["--dataset", str(prompts)] if from_file else [])]) == 0
+    first, second = seeds.read_text().split()
+    assert (first == second) is from_file
 
 
 def test_a_load_that_the_tool_refuses_is_an_error_and_is_not_kept(

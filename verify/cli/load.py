@@ -108,8 +108,9 @@ def _measured(prefix: Path, options: argparse.Namespace) -> dict[str, Any]:
             load |= {"input_tokens": None, "output_tokens": options.output_tokens}
             file.write(prompts)
             file.flush()
-        # Other random prompts than the last time, which may be in the service's prefix cache.
-        measuring = partial(under_load, service, load, dataset=file.name, seed=int(time.time()), warmed=True)
+        # The same prompts of a file as the last time; other random ones, since those may be in the service's prefix cache.
+        seed = 0 if options.dataset else int(time.time())
+        measuring = partial(under_load, service, load, dataset=file.name, seed=seed, warmed=True)
         lasting_s = load["requests"][0] / load["rate"] if load.get("rate") else 0.0
         ending = run_one(lambda: list(measuring()), deadline_s=LOAD_S + 2 * lasting_s)
     if ending.problem:
@@ -117,7 +118,8 @@ def _measured(prefix: Path, options: argparse.Namespace) -> dict[str, Any]:
     kept = read_json(prefix / KEPT).get("loads", [])
     now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     asked = {"release": service.readiness.get("release"), "load": load, "at": now}
-    before = next((one for one in reversed(kept) if one["load"] == load), None)
+    # Requests without an answer change the figures of the others.
+    before = next((one for one in reversed(kept) if one["load"] == load and one["exit_code"] == EXIT_CODES["ok"]), None)
     document = _compared(evaluate_load(ending.value, {}), asked, before)
     write_atomically(prefix / KEPT, json.dumps({"loads": [*kept, document][-MOST_KEPT:]}, indent=2) + "\n")
     return {**document, "table": _table(document)}

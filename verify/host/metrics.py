@@ -131,10 +131,11 @@ def nvidia_families(cards: Sequence[Health]) -> Iterator[Family]:
     broken = [({"card": card.pci, "kind": kind}, count) for card in cards for kind, count in card.link_errors.items()]
     yield Family("firstlight_card_link_errors_total", broken)
     completed = table("devices")["fabric_state"]["completed"]
+    # A single card needs no fabric: virtual machines with one card never complete it.
     registered = [
         ({"card": card.pci}, int(card.fabric.state == completed and card.fabric.status == 0))
         for card in cards
-        if card.fabric and card.fabric.state
+        if card.fabric and card.fabric.state and (len(cards) > 1 or card.fabric.state == completed)
     ]
     yield Family("firstlight_card_fabric_registered", registered)
 

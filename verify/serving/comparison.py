@@ -42,8 +42,8 @@ def arguments(
 ) -> list[str]:
     """Return the tool's arguments; none of them is secret.
 
-    The load has lengths and rate, `dataset` is the file of its own prompts in ShareGPT's form, and `seed` decides the random prompts
-    together with the concurrency.
+    The load has lengths and rate, `dataset` is the file of its own prompts in ShareGPT's form, and `seed` decides the random prompts,
+    or which prompts of the file are sent, together with the concurrency.
     """
     model = str(service.readiness["model_folder"])
     prompts = [

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
-from provision.core.errors import Exit, RemoteCommandError
+from provision.core.errors import Exit, InventoryError, RemoteCommandError
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.redaction import redact, scrub
@@ -41,11 +41,16 @@ def measure(
     Args:
         before: Steps that come first; hosts that one of them leaves out are not missed.
         lasting_s: Time in which the requests of a rate arrive.
+
+    Raises InventoryError where no host answers requests.
     """
     measuring = partial(_measure_hosts, kind=kind, words=words, stdin=stdin, limit_s=COMPARE_S + 2 * lasting_s)
     outcome = execute(request, (*before, Step(kind, measuring, "verify")))
     if outcome.exit_code == Exit.INTERRUPTED or not isinstance(outcome.result, AnsweredHosts):
         return print_summary(outcome)
+    if not (answering := _answering(outcome.hosts)):
+        hint = "look at firstlight_serve and --limit: of hosts that serve a model together, the first answers requests"
+        raise InventoryError("none of these hosts answers requests", hint=hint)
     found: Mapping[str, Mapping[str, Any]] = outcome.result.answer
     if request.as_json:
         write_stdout(json.dumps([{"host": name, **scrub(document)} for name, document in found.items()], indent=2))
@@ -53,13 +58,18 @@ def measure(
         for name, document in found.items():
             write_stdout(redact("\n".join([f"host {name}", *document["table"]])))
     out = {host.name for host in outcome.summary.hosts if host.state == "quarantined"}
-    if len(found) < len([host for host in outcome.hosts if host.is_provisioned and host.name not in out]):
+    if len(found) < len([host for host in answering if host.name not in out]):
         if not request.as_json:
             print_summary(outcome)
         return EXIT_CODES["error"]
     return max(
         (int(document["exit_code"]) for document in found.values()), default=EXIT_CODES["ok" if out else "error"]
     )
+
+
+def _answering(hosts: Sequence[Host]) -> list[Host]:
+    """Return the hosts that answer requests: those that serve, and the head of a span alone."""
+    return [host for host in hosts if host.is_serving and host.name == host.head]
 
 
 def _measure_hosts(
@@ -77,7 +87,7 @@ def _measure_hosts(
             raise RemoteCommandError(f"host `{host.name}`: {text}", hint=hint or "./firstlight status") from None
         return document
 
-    hosts = playbooks.acquire_locks(context, probed, "verify", context.hosts())
+    hosts = playbooks.acquire_locks(context, probed, "verify", _answering(context.hosts()))
     try:
         documents = context.run_on_hosts("verify", hosts, call, deadline_s=limit_s)
     except KeyboardInterrupt:

@@ -26,7 +26,7 @@ def hosts_checked(
     """Return the checks of hosts with what the figures of equal hosts say of them. Complete runs learn floors, where enough equals are healthy.
 
     Floors stay until a run has more healthy hosts than they were learned from: a class that becomes slower as a whole gets warnings,
-    and does not lower its own floors.
+    and does not lower its own floors. A run that measures less keeps the floors of other figures.
     """
     if options.soak_minutes is not None or options.refute:
         return answers
@@ -40,8 +40,10 @@ def hosts_checked(
             healthy = [one for one in equals if is_green(one) and not (learned and beyond(one, learned))]
             fresh = learn(host_class, healthy, run=run)
             if fresh and (learned is None or len(fresh.hosts) > len(learned.hosts)):
-                learned = fresh
-                write_atomically(path, json.dumps(scrub(fresh.model_dump(mode="json")), indent=2) + "\n")
+                known = {floor.name for floor in fresh.floors}
+                older = [floor for floor in (learned.floors if learned else ()) if floor.name not in known]
+                learned = fresh.model_copy(update={"floors": (*fresh.floors, *older)})
+                write_atomically(path, json.dumps(scrub(learned.model_dump(mode="json")), indent=2) + "\n")
                 context.run.event("learned", phase="verify", hosts=fresh.hosts, path=str(path))
         if learned is None:
             continue

@@ -100,7 +100,7 @@ class LearnedClass(Record):
 
     host_class: HostClass
     run: str
-    """The run whose figures these are."""
+    """The run whose figures these are; those that it did not measure are of an earlier one."""
     hosts: tuple[str, ...]
     """The hosts whose figures these are."""
     floors: tuple[LearnedFloor, ...]

@@ -1,6 +1,7 @@
 """Learned floors in runs: four equal hosts teach them, the controller keeps them, and a later host is compared."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,21 @@ from verify.records import LEARNED, CheckResult, Figure, as_record, worst_status
 SPEEDS = {"a": 100.0, "b": 101.0, "c": 99.0, "d": 100.0, "e": 100.0, "slow": 70.0}
 
 
-@pytest.fixture(autouse=True)
-def _measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def run_of(check: str) -> Callable[..., Verified]:
+    """Return what checks a host, with the figure of one check."""
+
     def run(session: Any, **_: Any) -> Verified:
         figure = Figure("memory, read and written", SPEEDS[session.host], "GB/s")
-        record = as_record("speed.memory", session.host, "cpu", CheckResult("ok", "recorded", (figure,)), 0.1)
+        record = as_record(check, session.host, "cpu", CheckResult("ok", "recorded", (figure,)), 0.1)
         document = {"host": session.host, "started_at": "2026-11-20T11:00:00.000Z", "level": "standard"}
         return Verified((CheckRecord.model_validate(record),), {**document, "environment": "e1", "checks": [record]})
 
-    monkeypatch.setattr(verify, "run_checks", run)
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "run_checks", run_of("speed.memory"))
 
 
 def check(tmp_path: Path, *names: str, **options: Any) -> dict[str, tuple[str, str]]:
@@ -89,6 +96,18 @@ def test_floors_change_only_with_more_healthy_hosts(tmp_path: Path, monkeypatch:
     found = check(tmp_path, "a", "b", "c", "d", "e", "slow")
     assert (found["a"][0], found["slow"][0]) == ("ok", "warn")
     assert json.loads(files(tmp_path)[0].read_text())["hosts"] == ["a", "b", "c", "d", "e"]
+
+
+def test_more_hosts_that_measure_less_leave_the_floors_of_other_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check(tmp_path, "a", "b", "c", "d")
+    with monkeypatch.context() as patched:
+        patched.setattr(verify, "run_checks", run_of("speed.copies"))
+        check(tmp_path, "a", "b", "c", "d", "e")
+    kept = json.loads(files(tmp_path)[0].read_text())
+    assert [floor["check"] for floor in kept["floors"]] == ["speed.copies", "speed.memory"]
+    assert check(tmp_path, "slow")["slow"][0] == "warn"
 
 
 def test_selected_checks_are_compared_and_teach_nothing(tmp_path: Path) -> None:

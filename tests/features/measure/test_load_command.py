@@ -1,5 +1,6 @@
 """`./firstlight verify load` and `provision --measure`: what a host is asked for, and what is refused."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,12 +9,15 @@ import pytest
 from typer.testing import CliRunner
 
 from provision.cli.main import app
-from provision.core.errors import UsageError
+from provision.core.errors import InventoryError, UsageError
 from provision.features.measure import commands, compare, hooks
 from provision.pipeline import Batching, CommandRequest
 from provision.pipeline import commands as pipeline
 from provision.pipeline.phases import BEFORE_PLAN
-from provision.run.results import AnsweredHosts
+from provision.run import playbooks
+from provision.run.context import RunContext
+from provision.run.results import AnsweredHosts, ProbedHosts
+from tests.pipeline.local_context import local_context, local_host, own_paths
 
 Asked = list[tuple[str, str, tuple[str, ...], str | None]]
 
@@ -113,7 +117,7 @@ def test_a_load_after_a_run_is_for_all_hosts_at_once_and_leaves_out_those_in_qua
 
     def execute(request: CommandRequest, steps: Any) -> Any:
         given.extend((request.batching, tuple(steps)[:-1]))
-        hosts = [SimpleNamespace(name=name, is_provisioned=True, state=state) for name, state in states.items()]
+        hosts = [SimpleNamespace(name=name, is_serving=True, head=name, state=state) for name, state in states.items()]
         document = {"table": [], "exit_code": 0}
         result = AnsweredHosts(answer={"gpu-1": document})
         return SimpleNamespace(exit_code=0, result=result, hosts=hosts, summary=SimpleNamespace(hosts=hosts))
@@ -122,3 +126,31 @@ def test_a_load_after_a_run_is_for_all_hosts_at_once_and_leaves_out_those_in_qua
     request = CommandRequest("provision", tmp_path, None, {}, tmp_path / "logs", batching=Batching.parse("1", None))
     assert hooks.measured(request) == 0
     assert given == [None, BEFORE_PLAN]
+
+
+@pytest.mark.parametrize(
+    ("names", "asked_of"), [("abc", ["a"]), ("bc", None)], ids=["the head of two", "none that answers"]
+)
+def test_only_hosts_that_answer_requests_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: str, asked_of: list[str] | None
+) -> None:
+    """Of `a` and `b`, which serve a model together, `a` answers; `c` serves nothing."""
+    context = local_context(tmp_path, "ab", together="ab")
+    hosts = tuple(host for host in (*context.inventory.hosts, local_host("c", serve=False)) if host.name in names)
+    context.inventory = context.inventory.model_copy(update={"hosts": hosts})
+    probed = ProbedHosts({}, dict.fromkeys("abc", own_paths(context.cache)))
+    monkeypatch.setattr(playbooks, "acquire_locks", lambda _context, _probed, _phase, hosts: hosts)
+    document = {"table": [], "exit_code": 0, "reason": "8 requests answered"}
+    monkeypatch.setattr(
+        RunContext, "run_on_hosts", lambda _self, _phase, hosts, *_, **__: {host.name: document for host in hosts}
+    )
+
+    def execute(_request: CommandRequest, steps: Any) -> Any:
+        result = steps[-1].run(context, probed)
+        assert list(result.answer) == (asked_of or [])
+        return SimpleNamespace(exit_code=0, result=result, hosts=hosts, summary=SimpleNamespace(hosts=[]))
+
+    monkeypatch.setattr(compare, "execute", execute)
+    request = CommandRequest("verify", tmp_path, None, {}, tmp_path / "logs")
+    with nullcontext() if asked_of else pytest.raises(InventoryError, match="none of these hosts answers requests"):
+        assert compare.measure(request, "load", ()) == 0
