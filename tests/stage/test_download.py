@@ -1,3 +1,4 @@
+import base64
 import hashlib
 import os
 import shutil
@@ -205,6 +206,17 @@ def test_credentials_of_an_index_are_sent_only_to_its_own_host(site: Site, store
     with pytest.raises(StageError, match="HTTP 401"):
         fetch(store, elsewhere, make=lambda: open_client(ClientSettings(), [with_credentials]))
     assert site.tokens[-1] is None
+
+
+@pytest.mark.parametrize(("repository", "user"), [("one", "ada"), ("two", "bob"), ("other", "bob")])
+def test_each_repository_of_a_server_has_its_own_login(repository: str, user: str) -> None:
+    server = "index.example/api/v4/projects"
+    indexes = [f"https://{name}:x@{server}/{of}/pypi/simple" for name, of in (("ada", "one"), ("bob", "two"))]
+    with open_client(ClientSettings(), [*indexes, f"https://{server}/one/pypi/simple"]) as client:
+        request = client.build_request("GET", f"https://{server}/{repository}/pypi/files/a.whl")
+        assert client.auth
+        sent = next(client.auth.sync_auth_flow(request)).headers["Authorization"]
+    assert base64.b64decode(sent.removeprefix("Basic ")).decode() == f"{user}:x"
 
 
 @pytest.mark.parametrize(

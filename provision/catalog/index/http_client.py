@@ -132,18 +132,24 @@ def _auth(indexes: Iterable[str]) -> Callable[[httpx.Request], httpx.Request]:
     """Return a function that adds basic credentials to requests for known hosts, unless the request has others."""
     import httpx
 
-    known = {
-        httpx.URL(without_credentials(index)).netloc: (unquote(parts.username), unquote(parts.password or ""))
+    known = [
+        (httpx.URL(without_credentials(index)), (unquote(parts.username), unquote(parts.password or "")))
         for index in indexes
         if (parts := urlsplit(index)).username
-    }
+    ]
     try:
         file: netrc.netrc | None = netrc.netrc(os.environ.get("NETRC"))
     except (OSError, ValueError, netrc.NetrcParseError):
         file = None
 
     def authorize(request: httpx.Request) -> httpx.Request:
-        pair = known.get(request.url.netloc)
+        # Each repository of a server may have a login of its own, also for its files: the nearest one counts.
+        near = {
+            len(os.path.commonpath([f"/{index.path}", f"/{request.url.path}"])): pair
+            for index, pair in known
+            if index.netloc == request.url.netloc
+        }
+        pair = near[max(near)] if near else None
         if pair is None and file and (entry := file.authenticators(request.url.host)):
             pair = (entry[0], entry[2] or "")
         if pair and "Authorization" not in request.headers:

@@ -1,8 +1,10 @@
 """The program on hosts that get files by themselves: from a real server, from local folders, and what it says of what does not come."""
 
+import base64
 import hashlib
 import json
 import os
+import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from provision.features.peers.access import PROGRAM
+from provision.features.peers.onhost import peer
 from tests.features.peers.test_peer_program import answers_of
 from tests.verify.served import served
 
@@ -171,6 +174,21 @@ def test_a_login_goes_to_its_index_with_its_files_and_into_no_message(password: 
     assert any(path.startswith("/files/") for path, _, _ in server.asked)
     assert "ss@" not in json.dumps(answers)
     assert "p%40ss" not in json.dumps(answers)
+
+
+@pytest.mark.parametrize(("repository", "user"), [("one", "ada"), ("two", "bob")])
+def test_each_repository_of_a_server_has_its_own_login(
+    repository: str, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[urllib.request.Request] = []
+    monkeypatch.setattr(urllib.request, "urlopen", lambda request, **_: asked.append(request))
+    server = "index.example/projects"
+    logins = {"ada:x@": "one", "bob:x@": "two", "": "one"}
+    indexes = [f"https://{login}{server}/{name}/simple" for login, name in logins.items()]
+    client = peer.Client({"indexes": indexes, "hub": "", "default_hub": "https://hub.example"})
+    client._open(f"https://{server}/{repository}/files/a.whl", {})
+    sent = asked[0].unredirected_hdrs["Authorization"].removeprefix("Basic ")
+    assert base64.b64decode(sent).decode() == f"{user}:x"
 
 
 @pytest.mark.parametrize(

@@ -277,8 +277,9 @@ class Client:
     def __init__(self, request: dict[str, Any]) -> None:
         self._indexes: list[str] = request["indexes"]
         self._hub = (request["hub"] or os.environ.get("HF_ENDPOINT") or request["default_hub"]).rstrip("/")
-        logins = [(urlsplit(url).scheme, urlsplit(url).netloc.rpartition("@")) for url in self._indexes]
-        self._logins = {(scheme, server): login for scheme, (login, _, server) in logins}
+        self._logins = [
+            (parts, login) for url in self._indexes if (login := (parts := urlsplit(url)).netloc.rpartition("@")[0])
+        ]
         self._silent: dict[str, str] = {}
         """By index that did not answer: why."""
 
@@ -340,8 +341,13 @@ class Client:
         if parts.scheme not in ("http", "https"):
             raise SourceError(f"{plain(address)} is no address of a server")
         login, _, server = parts.netloc.rpartition("@")
-        # The files of an index ask for its login too.
-        login = login or self._logins.get((parts.scheme, server), "")
+        # The files of an index ask for its login too. Each of one server may have another: the nearest one counts.
+        near = {
+            len(os.path.commonpath([f"/{index.path}", f"/{parts.path}"])): known
+            for index, known in self._logins
+            if (index.scheme, index.netloc.rpartition("@")[2]) == (parts.scheme, server)
+        }
+        login = login or (near[max(near)] if near else "")
         request = urllib.request.Request(urlunsplit(parts._replace(netloc=server)))  # noqa: S310 - checked above
         for name, value in headers.items():
             request.add_header(name, value) if name != "Authorization" else request.add_unredirected_header(name, value)
