@@ -18,16 +18,20 @@ _LONGEST = (
     *(
         f"{FLEET}/test_{name}.py"
         for name in (
-            *("span", "provision", "watchdog", "collection", "faults", "releases", "services", "drivers"),
-            *("span_ray", "roles", "tool", "gateway", "given_wheel", "user", "monitoring"),
+            *("span", "provision", "watchdog", "collection", "faults", "releases", "services"),
+            *("span_ray", "roles", "gateway", "user", "monitoring"),
         )
     ),
 )
 """The longest lanes without hosts and with them, the longest first: no process waits for one at the end. Those of `_LARGE` come before."""
 _LARGE = tuple(
-    f"{FLEET}/test_{name}.py" for name in ("cards", "containers", "default_index", "real_drivers", "newcomer")
+    f"{FLEET}/test_{name}.py"
+    for name in (
+        *("cards", "containers", "default_index", "real_drivers"),
+        *("newcomer", "drivers", "given_wheel", "tool"),
+    )
 )
-"""Lanes that fill the disk, the largest first: `cards` takes 17 GB, `newcomer` six. One at a time runs, from the beginning, when other
+"""Lanes that fill the disk, the largest first: `cards` takes 17 GB, `newcomer` six, `tool` three. One at a time runs, from the beginning, when other
 processes run tests without hosts."""
 
 
