@@ -106,9 +106,9 @@ def try_to_act(prefix: Path, unit: str, restarts: int, reason: str, *, settle_s:
     with locked(prefix) as is_ours:
         if not is_ours:
             return BUSY
-        is_another = show(unit, *STATE) != state
-        if is_another or reason_of(prefix / "run/hang") is None:
-            return f"{unit} was stopped or started at the same time" if is_another else OVER
+        # The request may be gone: writing lets a process go on that a signal stopped.
+        if show(unit, *STATE) != state:
+            return f"{unit} was stopped or started at the same time"
         act(prefix, unit, restarts, reason, now=now, path=path)
     return None
 
