@@ -242,3 +242,14 @@ def test_the_load_of_a_service_is_measured(prefix: Path) -> None:
             process.wait()
 
     assert cores("while True: pass") > cores("import time; time.sleep(60)")
+
+
+def test_the_time_of_a_compiler_counts_on_when_it_has_ended(prefix: Path) -> None:
+    """Else an engine that waits for one compiler after the other would seem to compute nothing."""
+    compiler = "import time\nwhile time.process_time() < 0.3: pass"
+    engine = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {compiler!r}]); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", engine], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert Service(prefix, {}, process.pid).cpu_seconds() >= 0.2  # ticks are 10 ms
+        process.kill()
