@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any, Protocol, TypeVar
 
-from provision.catalog.index.settings import ClientSettings
+from provision.catalog.index.settings import BundledContent, ClientSettings
 from provision.core import features
 from provision.core.errors import Exit, FirstlightError, TransportError
 from provision.core.files import write_atomically
@@ -98,6 +98,11 @@ class RunOptions:
     """Whether `stage` asks for newer releases."""
     client: ClientSettings | None = None
     """Index settings that `stage` uses instead of the user's."""
+
+    @property
+    def bundle(self) -> BundledContent | None:
+        """The bundle from which everything comes."""
+        return self.client.bundled if self.client else None
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def look(context: RunContext, planned: PlannedHosts) -> PlannedHosts:
         lambda host: without_sources(context.session(host), planned.facts[host.name], wanted[host.name]),
         deadline_s=LOOK_DEADLINE_S,
     )
-    why = "a bundle has none of them" if _is_bundled(context) else None
+    why = "a bundle has none of them" if context.options.bundle else None
     notes = [_note(name, missing, planned.facts[name], why) for name, missing in without.items() if missing]
     return replace(planned, notes=tuple(notes))
 
@@ -49,7 +49,7 @@ def send_missing(
 
     A host for which this machine cannot fetch them fails, and is missing in the answer.
     """
-    bundled = _is_bundled(context)
+    bundled = context.options.bundle is not None
 
     def send(host: Host) -> list[str]:
         facts, session = probed.facts[host.name], context.session(host)
@@ -60,10 +60,6 @@ def send_missing(
         return [file.name for file in files]
 
     return context.run_on_hosts(phase, [context.host(name) for name in wanted], send, deadline_s=SEND_DEADLINE_S)
-
-
-def _is_bundled(context: RunContext) -> bool:
-    return context.options.client is not None and context.options.client.bundled is not None
 
 
 def without_sources(session: Session, facts: HostFacts, wanted: Sequence[str]) -> list[str]:

@@ -116,8 +116,7 @@ def note_of(answer: Mapping[str, Any], packages: Collection[Package]) -> str | N
 
 
 def _is_requested(context: RunContext) -> bool:
-    from_bundle = context.options.client is not None and context.options.client.bundled is not None
-    return not from_bundle and any(host.settings.audit for host in context.inventory.hosts)
+    return context.options.bundle is None and any(host.settings.audit for host in context.inventory.hosts)
 
 
 STEP = Step("audit", apply, "stage", applies=_is_requested, in_batches=True, after="stage")

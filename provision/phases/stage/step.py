@@ -91,7 +91,7 @@ def _with_desired_states(context: RunContext, planned: PlannedHosts, staged: Map
         facts = planned.facts[name]
         try:
             state = desired_state.desired_state_of(context.host(name), facts, files, tools=tools)
-            bundle = context.options.client.bundled if context.options.client else None
+            bundle = context.options.bundle
             if bundle is not None and not (facts.installed and facts.installed.current == state.environment):
                 bundle.accept(context.host(name), context.run.folder.parent)
         except FirstlightError as error:
