@@ -70,9 +70,9 @@ def under_load(
 ) -> Iterator[dict[str, Any]]:
     """Yield the tool's result for each concurrency of the load, until its time budget is spent.
 
-    Changes this process's environment, and its account where the service runs code of its model, so call it in a child process. `cpu_s` of a result is the CPU time of the service's
-    processes. With `warmed`, requests with other prompts are sent at every concurrency first, so that nothing is compiled or loaded
-    during the measurement. Raises ImportError where vLLM has no such tool.
+    Changes this process's environment, and its account where the service runs code of its model, so call it in a child process.
+    `cpu_s` of a result is the CPU time of the service's processes. With `warmed`, requests with other prompts are sent at every
+    concurrency first, so that nothing is compiled or loaded during the measurement. Raises ImportError where vLLM has no such tool.
     """
     key = service.api_key() or ""
     if os.geteuid() == 0 and _trusts_code(service):

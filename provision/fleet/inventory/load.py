@@ -94,11 +94,9 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     hosts = [host for host in hosts if within.keeps(host)]
     if not hosts:
         raise _no_hosts(path, limit)
-    # Only now: what is refused because of a secret in it must not lie in the cache. An inventory with passwords never does.
-    document = read.model_dump(mode="json")
-    has_password = any("pass" in name for host in read.hosts for name in host.variables) or scrub(document) != document
-    if key and kept is None and not has_password:
-        cache.put(key, document)
+    # Only now: what is refused because of a secret in it must not lie in the cache.
+    if key and kept is None:
+        _keep(key, read)
     if any(host.settings.span > 1 for host in hosts):
         # Which hosts belong together does not depend on the limit.
         names = {host.name for host in hosts}
@@ -148,6 +146,14 @@ def _restored(key: str | None) -> ReadInventory | None:
         return ReadInventory.model_validate(cache.get(key)) if key is not None else None
     except ValueError:
         return None
+
+
+def _keep(key: str, read: ReadInventory) -> None:
+    """Put what Ansible read into the cache, unless a password or another secret is in it."""
+    document = read.model_dump(mode="json")
+    has_password = any("pass" in name for host in read.hosts for name in host.variables)
+    if not has_password and scrub(document) == document:
+        cache.put(key, document)
 
 
 def _read(path: Path, limit: str | None) -> dict[str, Any]:
