@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from provision.core.errors import ModelError
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Input
 from provision.phases.plan.family.families import UNKNOWN, Match, match
-from provision.phases.plan.fit import tables
 from provision.phases.plan.fit.tables import Architecture, architectures, rules
 from provision.phases.plan.fit.weights import Weights
 
@@ -173,7 +172,7 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
         experts_a_token=_first(text, "experts_a_token") or 0 if _first(text, "experts") else 0,
         tied=bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
         kind=_kind(text, attention),
-        inputs=tuple(name for name, words in tables.inputs().items() if _has_key(config, words)),
+        inputs=tuple(name for name in get_args(Input) if _has_key(config, rules("inputs")[name])),
         sinks=bool(row and row.sinks),
         prefix=text.get("use_bidirectional_attention") == prefix["bidirectional"]
         or bool(config.get("is_mm_prefix_lm", config.get("model_type") in prefix["models"])),

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from provision.catalog.rows import Row
-from provision.core.models.stack import Input
 from provision.core.tables import own_table, rows_of
 
 _ARCHITECTURES = Path(__file__).with_name("architectures.toml")
@@ -56,18 +55,11 @@ class Engine(Row):
     cpu_least: float
 
 
-@cache
-def inputs() -> dict[Input, list[str]]:
-    """Return the words in keys of config.json that tell what a model takes besides text."""
-    return {name: words for name, words in own_table(_ARCHITECTURES)["inputs"].items() if name != "source"}
-
-
-@cache
 def rules(
-    of: Literal["keys", "cache_types", "compressed", "float16", "own_attention", "prefix", "rope"],
+    of: Literal["inputs", "keys", "cache_types", "compressed", "float16", "own_attention", "prefix", "rope"],
 ) -> dict[str, Any]:
-    """Return a table on config.json: the spellings of each value, of which the first present one applies; the types of the KV cache; which models compress keys and values, or have attention layers of their own; whose images see all of themselves; which models are computed in float32 where GPUs have no bfloat16; rotary scaling, which can extend the context."""
-    return {name: value for name, value in own_table(_ARCHITECTURES)[of].items() if name != "source"}
+    """Return a table on config.json: the words in its keys that tell what a model takes besides text; the spellings of each value, of which the first present one applies; the types of the KV cache; which models compress keys and values, or have attention layers of their own; whose images see all of themselves; which models are computed in float32 where GPUs have no bfloat16; rotary scaling, which can extend the context."""
+    return dict(own_table(_ARCHITECTURES)[of])
 
 
 @cache
