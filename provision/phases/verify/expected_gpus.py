@@ -7,10 +7,9 @@ from provision.catalog import catalog
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 from provision.phases.plan.advisories import exposure_of, is_critical
-from provision.phases.plan.cards import server_of
+from provision.phases.plan.cards import AMD, NVIDIA, nvidia_by_id, server_of
 
-NVIDIA = "10de"
-VENDORS = {"cu": NVIDIA, "ro": "1002"}
+VENDORS = {"cu": NVIDIA, "ro": AMD}
 """PCI vendor id of the GPUs, by the first letters of the planned torch variant."""
 
 
@@ -48,8 +47,7 @@ def _board(facts: HostFacts) -> tuple[str, int]:
     """Return the cards' name and the size of the host's board; 0 if unknown, as in a virtual machine with some of the cards."""
     if facts.virtualization or facts.container or facts.wsl or facts.nvidia is None:
         return "", 0
-    rows = {identity: row for row in catalog().nvidia_cards for identity in row.ids}
-    found = [row for gpu in facts.pci_gpus if (row := rows.get(gpu.device_id.lower())) and row.switched_board]
+    found = [row for gpu in facts.pci_gpus if (row := nvidia_by_id(gpu.device_id)) and row.switched_board]
     boards = [row for row in found if facts.nvidia.nvswitches or row.subnet_manager]
     return max(((row.name, row.switched_board or 0) for row in boards), key=lambda known: known[1], default=("", 0))
 
