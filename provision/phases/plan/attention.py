@@ -1,7 +1,7 @@
 """The attention back end of a candidate, its spelling in the release, and the FlashAttention generation."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -170,22 +170,18 @@ def _plan(version: str, row: PlatformBackend, profile: HostProfile, why: str) ->
         generation=flash.generation if flash and row.flash else None,
         environment=row.environment or {},
     )
-    sources = [source.source for source in (flash, spelled) if source]
-    return AttentionChoice(
-        plan, why, extension=flash.extension if flash else None, source=sources[0] if sources else None
-    )
+    source = next((known.source for known in (flash, spelled) if known), None)
+    return AttentionChoice(plan, why, extension=flash.extension if flash else None, source=source)
 
 
 def spelling(version: str, backend: str) -> Spelling | None:
     """Return the spelling of a back end in a vLLM release."""
-    rows: Iterable[Spelling] = (row for row in catalog().spellings if row.backend == backend)
+    rows = (row for row in catalog().spellings if row.backend == backend)
     return next((row for row in rows if between(version, row.since, row.until)), None)
 
 
 def generation(version: str, compute_capability: str) -> Generation | None:
     """Return the FlashAttention generation that a release uses on a card; the first matching row applies."""
     major = numbers(compute_capability)[0]
-    for row in catalog().generations:
-        if between(version, row.since, row.until) and row.major in {None, major}:
-            return row
-    return None
+    rows = (row for row in catalog().generations if row.major in {None, major})
+    return next((row for row in rows if between(version, row.since, row.until)), None)
