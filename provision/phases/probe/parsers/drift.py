@@ -129,21 +129,15 @@ def foreign(lines: Sequence[str], prefix: str) -> tuple[str, ...]:
 
     A line is one of a file with rules or groups, after its path; an unrecorded path of the installation; or a file with the key.
     """
-    known = [
-        f"{prefix}/{each}{end}"
-        for each in own_table(_CHECKS / "installed.toml")["files"]["later"]
-        for end in ("", "/*")
-    ]
+    later = own_table(_CHECKS / "installed.toml")["files"]["later"]
+    powerful = own_table(_CHECKS / "account.toml")["account"]["powerful"]
+    known = [f"{prefix}/{each}{end}" for each in later for end in ("", "/*")]
     found = []
     for line in lines:
         path, _, rule = line.partition(":")
         if path == "/etc/group":
-            group = rule.partition(":")[0]
-            found += (
-                [f"the service's account is in group {group}"]
-                if group in own_table(_CHECKS / "account.toml")["account"]["powerful"]
-                else []
-            )
+            if (group := rule.partition(":")[0]) in powerful:
+                found.append(f"the service's account is in group {group}")
         elif path.startswith("/etc/sudoers") and rule:
             found.append(f"{path} gives the service's account sudo rights: `{rule.strip()}`")
         elif not line.startswith(f"{prefix}/"):
