@@ -78,11 +78,10 @@ def disks(section: Section, unknown: dict[str, str]) -> tuple[Disk, ...]:
 
 def cgroup_limit(section: Section, total: int | None) -> int | None:
     """Return the smallest limit of the control group and its parents; None when not below the machine's memory."""
-    limits = [limit for _, text in section.by_file() if (limit := integer(text)) is not None]
-    smallest = min(limits, default=None)
     # Version 1 writes "no limit" as a number near 2**63.
     unlimited = total if total is not None else 1 << 60
-    return smallest if smallest is not None and smallest < unlimited else None
+    limits = (integer(text) for _, text in section.by_file())
+    return min((limit for limit in limits if limit is not None and limit < unlimited), default=None)
 
 
 def memory(output: Output, mounts: tuple[Disk, ...], unknown: dict[str, str]) -> Memory:
@@ -197,6 +196,6 @@ def _device(line: str) -> BusDevice | None:
         kind="network" if parts[1].startswith(_NETWORK) else "card",
         name=parts[5] or None,
         bridges=tuple(bridges[:-1]),
-        numa_node=node if (node := integer(parts[2])) is not None and node >= 0 else None,
+        numa_node=integer(parts[2]),
         iommu_group=integer(parts[3]),
     )
