@@ -159,7 +159,6 @@ class Kernel(Row):
     name: str
     since: str
     until: str | None = None
-    source: str
 
 
 @cache
