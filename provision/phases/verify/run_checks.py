@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Event, Thread
-from typing import Any, cast
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -288,8 +288,8 @@ def broken(host: str, text: str, *, evidence: Any = None, remedy: str | None = N
     check = CheckRecord(
         id=FRAME, family="frame", status="error", host=host, reason=text, evidence=evidence, remedy=remedy
     )
-    document = {"schema_version": 1, "status": "error", "host": host, "started_at": utc_now(), "seconds": 0.0}
-    return Verified((check,), cast("dict[str, Any]", {**document, "checks": [check.model_dump()]}))
+    document: dict[str, Any] = {"schema_version": 1, "status": "error", "host": host, "started_at": utc_now()}
+    return Verified((check,), document | {"seconds": 0.0, "checks": [check.model_dump()]})
 
 
 def container_command(prefix: str, image: str, facts: HostFacts | None) -> str:
