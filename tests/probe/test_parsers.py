@@ -249,8 +249,8 @@ def test_the_serial_number_of_a_board_is_read() -> None:
     document = (
         "<nvidia_smi_log><gpu><serial>1652522001234</serial></gpu><gpu><serial>N/A</serial></gpu></nvidia_smi_log>"
     )
-    answer = nvidia.answer(section(document), section(""))
-    assert [gpu.serial for gpu in answer.nvidia.gpus] == ["1652522001234", None]
+    said, _ = nvidia.answer(section(document), section(""))
+    assert [gpu.serial for gpu in said.gpus] == ["1652522001234", None]
 
 
 def test_the_newest_rocm_is_the_one_with_the_highest_numbers() -> None:
@@ -262,7 +262,8 @@ def test_the_memory_of_a_slice_is_read() -> None:
     sizes = "<mig_device><fb_memory_usage><total>9856 MiB</total></fb_memory_usage></mig_device>"
     gpu = f"<gpu><mig_mode><current_mig>Enabled</current_mig></mig_mode><mig_devices>{sizes}</mig_devices></gpu>"
     text = f"<nvidia_smi_log>{gpu}</nvidia_smi_log>"
-    (found,) = nvidia.answer(section(text), section("")).nvidia.gpus
+    said, _ = nvidia.answer(section(text), section(""))
+    (found,) = said.gpus
     assert (found.mig_devices, found.mig_memory) == (1, 9856 << 20)
 
 

@@ -45,7 +45,6 @@ def parse(
     programs = system.programs(read["programs"], unknown)
     bus = hardware.bus(read["pci"], unknown)
     engines = system.engine_processes(read["engines"], unknown)
-    smi = nvidia.answer(read["nvidia_smi"], read["nvidia_compute"])
     return HostFacts(
         host=host_name,
         probed_at=utc_of(min(received_unix_s or read.clock or 0.0, _LAST_S)),
@@ -64,7 +63,7 @@ def parse(
         topology=hardware.topology(read, bus, unknown),
         kernel_modules=hardware.kernel_modules(read["modules"], unknown),
         secure_boot=system.secure_boot(read, unknown),
-        nvidia=nvidia.nvidia(read, bus, smi, unknown),
+        nvidia=nvidia.nvidia(read, bus, unknown),
         amd=amd.amd(read, bus, unknown),
         cuda_toolkits=system.cuda_toolkits(read["cuda_toolkits"], programs, unknown),
         container=system.container(read["isolation"], unknown),

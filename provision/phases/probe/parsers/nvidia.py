@@ -1,7 +1,6 @@
 """NVIDIA facts of a host, from nvidia-smi, bus, kernel module and fabric manager."""
 
 import re
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 from xml.etree import ElementTree as ET
 
@@ -23,28 +22,23 @@ _SETTINGS = (
 """Elements of the document, of old and of new drivers."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """Answer of nvidia-smi: devices, an error message, or both where one card is lost."""
+def answer(section: Section, compute: Section) -> tuple[Nvidia, str | None]:
+    """Parse `nvidia-smi -q -x` and the list of slices after it, with compute capabilities from a separate query.
 
-    nvidia: Nvidia
-    """What it says of driver and devices."""
-    unread: str | None = None
-    """Why the answer is incomplete; None for a complete one."""
-
-
-def answer(section: Section, compute: Section) -> Answer:
-    """Parse `nvidia-smi -q -x` and the list of slices after it, with compute capabilities from a separate query."""
+    Returns:
+        What it says of driver and devices: these, an error message, or both where one card is lost. And why that is incomplete; None
+        for a complete answer.
+    """
     if section.absent:
-        return Answer(Nvidia(), unread=section.failure)
+        return Nvidia(), section.failure
     before, found, document = section.text.partition("<nvidia_smi_log>")
     error = _words(before)
     if not found:
-        return Answer(Nvidia(smi_error=error), unread=error or section.failure)
+        return Nvidia(smi_error=error), error or section.failure
     log = _parsed(found + document)
     if log is None:
         unread = section.failure if not section.ok else "nvidia-smi's answer is not whole"
-        return Answer(Nvidia(smi_error=error), unread=unread)
+        return Nvidia(smi_error=error), unread
     capabilities, listed = compute_capabilities(compute), _listed_slices(document)
     said = Nvidia(
         driver_version=known(log.findtext("driver_version")),
@@ -53,7 +47,7 @@ def answer(section: Section, compute: Section) -> Answer:
         fabric_state=_fabric_state(log),
         smi_error=error,
     )
-    return Answer(said, None if section.ok else section.failure)
+    return said, None if section.ok else section.failure
 
 
 def settings(section: Section) -> dict[str, str]:
@@ -155,16 +149,17 @@ def module_flavour(section: Section) -> Literal["open", "proprietary"] | None:
     return "proprietary" if "Kernel Module" in line else None
 
 
-def nvidia(output: Output, bus: Bus, smi: Answer, unknown: dict[str, str]) -> Nvidia | None:
+def nvidia(output: Output, bus: Bus, unknown: dict[str, str]) -> Nvidia | None:
     """Return the NVIDIA facts; None for a host without NVIDIA devices."""
     modules, tool, manager = output["modules"], output["nvidia_smi"], output["fabric_manager"]
-    said, module = smi.nvidia, known(modules.value("nvidia_version"))
+    said, unread = answer(tool, output["nvidia_compute"])
+    module = known(modules.value("nvidia_version"))
     if not (bus.of(NVIDIA) or module or said.gpus or said.smi_error or (bus.nvswitches or 0) > 0):
         if tool.status is None or not (tool.ok or tool.absent):
             unknown["nvidia"] = tool.failure
         return None
-    if smi.unread:
-        unknown["nvidia.gpus"] = smi.unread
+    if unread:
+        unknown["nvidia.gpus"] = unread
     driver = said.driver_version or module
     if driver is None:
         unknown["nvidia.driver_version"] = said.smi_error or "no NVIDIA kernel module is loaded"
