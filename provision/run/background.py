@@ -165,14 +165,13 @@ class BackgroundUpload:
 
     def _send(self, host: Host) -> None:
         while files := self._next(host.name):
-            started = time.monotonic()
             try:
                 report = self._context.session(host).send(files, self._planned.install_paths[host.name].incoming)
             except FirstlightError as error:
                 self._context.run.event("background-upload-ended", host=host.name, phase="stage", text=error.text)
                 return
             self._context.state(SentBytes).count(report.bytes_sent)
-            seconds = round(time.monotonic() - started, 3)
+            seconds = round(report.seconds, 3)
             self._context.run.event(
                 "background-upload", host=host.name, phase="stage", bytes=report.bytes_sent, seconds=seconds
             )

@@ -1,6 +1,5 @@
 """Files on their way to hosts: the controller sends all that a host does not have, and counts the bytes by where they come from."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -81,11 +80,10 @@ class Sending:
         Raises:
             FirstlightError: The host cannot be sent to.
         """
-        started = time.monotonic()
         folder = self._planned.install_paths[host.name].incoming
         report = self._context.session(host).send(self._files[host.name], folder, progress=progress)
         self._context.state(SentBytes).count(report.bytes_sent)
-        return Sent(report.bytes_sent, time.monotonic() - started)
+        return Sent(report.bytes_sent, report.seconds)
 
     def abandon(self, host: Host) -> None:
         """End the transfer to a host from another thread."""

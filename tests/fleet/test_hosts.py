@@ -95,9 +95,9 @@ def test_send_transfers_missing_files_once(session: Session, tmp_path: Path) -> 
     moved: list[int] = []
     folder = "/var/tmp/firstlight-send"
     first = session.send(files, folder, progress=moved.append)
-    assert (len(first.sent), first.present, sum(moved)) == (31, (), sum(file.size for file in files))
+    assert (len(first.sent), sum(moved)) == (31, sum(file.size for file in files))
     again = session.send(files, folder)
-    assert (again.sent, again.bytes_sent, len(again.present)) == ((), 0, 31)
+    assert (again.sent, again.bytes_sent) == ((), 0)
     there = session.run(f"cd {folder} && sha256sum *.whl && stat -c %a .").stdout
     assert all(f"{file.sha256}  {file.name}\n" in there for file in files)
     assert there.endswith("700\n")
@@ -122,8 +122,7 @@ def test_an_interrupted_send_is_resumed(pair: list[FleetHost], session: Session,
         session.send([file], folder, progress=cut_in_the_middle)
     report = session.send([file], folder)
     assert report.sent == ("cut.whl",)
-    assert report.bytes_resumed > 0
-    assert report.bytes_resumed + report.bytes_sent == file.size
+    assert 0 < report.bytes_sent < file.size
     assert file.sha256 in session.run(f"sha256sum {folder}/cut.whl").stdout
 
 

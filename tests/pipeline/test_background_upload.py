@@ -57,7 +57,7 @@ class Session(LocalSession):
             raise TransportError(f"host {self.host} is gone")
         assert folder == "/root/incoming"
         self._all.sent.setdefault(self.host, []).extend(file.name for file in files)
-        return SendReport(tuple(file.name for file in files), (), 1, 0, 0.0)
+        return SendReport(tuple(file.name for file in files), 1, 0.0)
 
     def close(self) -> None:
         self._all.closed.append(self.host)

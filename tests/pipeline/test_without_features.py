@@ -29,7 +29,7 @@ class Session:
         assert progress is not None
         assert folder == "/var/tmp/in"
         progress(1000)
-        return SendReport(tuple(file.name for file in files), (), 900, 100, 0.0)
+        return SendReport(tuple(file.name for file in files), 900, 0.0)
 
     def close(self) -> None:
         """Nothing is open."""

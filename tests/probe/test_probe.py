@@ -2,7 +2,6 @@
 
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,11 +27,10 @@ class LocalMachine:
 
     def run(self, command: str, *, stdin: str | None = None, timeout_s: float = 60.0, root: bool = False) -> Completed:
         self.calls.append((command, timeout_s))
-        started = time.monotonic()
         done = subprocess.run(
             ["sh", "-c", self.shell], input=stdin, capture_output=True, text=True, check=False, timeout=timeout_s
         )
-        return Completed(rc=done.returncode, stdout=done.stdout, stderr=done.stderr, seconds=time.monotonic() - started)
+        return Completed(rc=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
 
 class UnprivilegedLogin(LocalMachine):

@@ -22,7 +22,7 @@ PATHS = InstallPaths(prefix="/opt/firstlight", incoming="/var/tmp/incoming", own
 
 def session_of(host: Host) -> SimpleNamespace:
     """A session: the package sources of hosts `a` and `b` do not answer; each has a package status of its own."""
-    answer = Completed(0, "silent\n" if host.name in "ab" else "answers\n", "", 0.0)
+    answer = Completed(0, "silent\n" if host.name in "ab" else "answers\n", "")
     files = {"/var/lib/dpkg/status": f"Package: of-{host.name}\n".encode()}
     return SimpleNamespace(run=lambda *_, **__: answer, read=lambda path, **_: files[path], close=lambda: None)
 

@@ -246,7 +246,7 @@ def test_an_interpreter_that_crashes_is_an_error_with_its_output(prefix: Path) -
     ],
 )
 def test_garbage_is_an_error_and_never_green(stdout: str) -> None:
-    answer = read("gpu-1", Completed(0, stdout, "", 1.0), environment="/opt/firstlight/current")
+    answer = read("gpu-1", Completed(0, stdout, ""), environment="/opt/firstlight/current")
     check = only(answer)
     assert answer.exit_code == 3
     assert check.host == "gpu-1"
@@ -261,7 +261,7 @@ def test_keys_of_another_release_are_ignored() -> None:
         "new": 1,
         "figures": [{"name": "n", "value": 1, "unit": "s", "more": 2}],
     }
-    answer = read("gpu-1", Completed(0, json.dumps({"checks": [check]}), "", 1.0), environment="/p/current")
+    answer = read("gpu-1", Completed(0, json.dumps({"checks": [check]}), ""), environment="/p/current")
     assert (answer.checks[0].figures[0].value, answer.checks[0].host, answer.exit_code) == (1, "gpu-1", 0)
 
 

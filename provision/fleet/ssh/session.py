@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import shlex
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,7 +34,6 @@ class Completed:
     rc: int
     stdout: str
     stderr: str
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -43,10 +41,7 @@ class SendReport:
     """Result of `send`; sizes in bytes."""
 
     sent: tuple[str, ...]
-    present: tuple[str, ...]
     bytes_sent: int
-    bytes_resumed: int
-    """Bytes of interrupted files that were not sent again."""
     seconds: float
 
 
@@ -85,14 +80,8 @@ class Session(ABC):
             TransportError: The host cannot be reached, or the connection broke.
             RemoteCommandError: The command exceeded its time limit, or sudo refused.
         """
-        started = time.monotonic()
         raw = self._run(command, stdin=(stdin or "").encode(), timeout_s=timeout_s, root=root)
-        return Completed(
-            raw.rc,
-            raw.stdout.decode(errors="replace"),
-            raw.stderr.decode(errors="replace"),
-            time.monotonic() - started,
-        )
+        return Completed(raw.rc, raw.stdout.decode(errors="replace"), raw.stderr.decode(errors="replace"))
 
     def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport:
         """Upload files into a folder, verified by SHA-256 there; only missing files are sent.

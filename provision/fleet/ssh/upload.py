@@ -125,10 +125,9 @@ def _send(session: Session, files: Sequence[StagedFile], folder: str, progress: 
     started = time.monotonic()
     files = checked_names(files)
     remote = list_remote(session, folder)
-    present = [file for file in files if remote.has(file)]
     missing = [file for file in files if not remote.has(file)]
     resumed = sum(map(remote.part, missing))
-    progress(sum(file.size for file in present) + resumed)
+    progress(sum(file.size for file in files if remote.has(file)) + resumed)
     damaged = _transfer(session, missing, folder, remote, move)
     again = [file for file in missing if file.name in damaged]
     progress(-sum(file.size for file in again))
@@ -138,9 +137,7 @@ def _send(session: Session, files: Sequence[StagedFile], folder: str, progress: 
             raise damage_error(f"host {session.host}", file, twice[file.name])
     return SendReport(
         sent=tuple(file.name for file in missing),
-        present=tuple(file.name for file in present),
         bytes_sent=sum(file.size for file in (*missing, *again)) - resumed,
-        bytes_resumed=resumed,
         seconds=time.monotonic() - started,
     )
 

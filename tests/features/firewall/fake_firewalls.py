@@ -53,8 +53,8 @@ class FakeHost:
     def run(self, command: str, **_: Any) -> Completed:
         if command.startswith("test -e"):
             units = [unit for there in self.units.values() for unit in there]
-            return Completed(0 if command.rpartition("/")[2] in units else 1, "", "", 0.0)
-        return Completed(0, self._answer(command), "", 0.0)
+            return Completed(0 if command.rpartition("/")[2] in units else 1, "", "")
+        return Completed(0, self._answer(command), "")
 
     def _answer(self, command: str) -> str:
         if "getent" in command:

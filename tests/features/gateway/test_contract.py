@@ -202,5 +202,5 @@ def test_verify_fails_for_a_gateway_that_changes_answers(tmp_path: Path, monkeyp
 
 
 def test_a_host_on_which_the_questions_cannot_run_is_no_fault_of_the_gateway() -> None:
-    check = contract.evaluate(gate(), Completed(1, "", "Traceback ...\nSyntaxError: invalid syntax\n", 0.1))
+    check = contract.evaluate(gate(), Completed(1, "", "Traceback ...\nSyntaxError: invalid syntax\n"))
     assert (check.status, check.reason) == ("error", "the gateway could not be queried: SyntaxError: invalid syntax")

@@ -91,7 +91,7 @@ class Session:
         there = self.hosts.has[self.host]
         progress(SIZE)
         self.hosts.has[self.host] = SIZE
-        return SendReport(tuple(file.name for file in files), (), SIZE - there, there, 0.0)
+        return SendReport(tuple(file.name for file in files), SIZE - there, 0.0)
 
     def close(self) -> None:
         self.hosts.closed.append(self.host)
