@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 from verify.files import read_json
@@ -218,7 +217,7 @@ def drain_service(service: Service) -> Iterator[Drain]:
     mark = service.prefix / MARK
     if (pid := holder(mark)) is not None:
         raise ControlError(f"process {pid} has stopped {service.name} to check this host")
-    before = {number: signal.signal(number, _interrupt) for number in ENDINGS}
+    before = {number: signal.signal(number, signal.default_int_handler) for number in ENDINGS}
     drain = Drain()
     try:
         mark.parent.mkdir(exist_ok=True)
@@ -271,10 +270,6 @@ def holder(mark: Path) -> int | None:
     noted = read_json(mark)
     pid, ticks = noted.get("pid"), noted.get("start_ticks")
     return pid if isinstance(pid, int) and ticks is not None and start_ticks(pid) == ticks else None
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def stopped_by(service: Service, state: ServiceState) -> str | None:
