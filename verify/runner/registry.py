@@ -7,7 +7,7 @@ says. Most of these modules import torch, which may be missing or broken: a modu
 import importlib.util
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
 from pkgutil import resolve_name
@@ -150,7 +150,7 @@ def all_checks() -> tuple[Check, ...]:
         values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
         values["preconditions"] = tuple(PRECONDITIONS[each] for each in row.get("preconditions", ()))
         values["aggregate"] = AGGREGATES[row["aggregate"]] if "aggregate" in row else None
-        values["run"] = _imported(f"verify.checks.{family}.{row.get('run', f'{name}:run')}")
+        values["run"] = partial(_call, f"verify.checks.{family}.{row.get('run', f'{name}:run')}")
         found.append(Check(id=f"{family}.{name}", **values))
     order = [family["name"] for family in table("families")["family"]]
     return tuple(sorted(found, key=lambda check: (order.index(check.family), check.id)))
@@ -162,7 +162,7 @@ def _of_attention() -> Iterator[Check]:
         yield Check(
             id=f"attention.{name}",
             description=f"{row['title']} is as close to a float64 reference as plain torch is, and its own kernel ran.",
-            run=partial(_imported("verify.attention.check:run"), name),
+            run=partial(_call, "verify.attention.check:run", name),
             level=row["level"],
             requires=("kernels.vector_add",),
             preconditions=unplanned if row["level"] == "standard" else (),
@@ -172,13 +172,9 @@ def _of_attention() -> Iterator[Check]:
         )
 
 
-def _imported(reference: str) -> Callable[..., Any]:
-    """Return a function that imports `MODULE:FUNCTION` when it is called, and calls it."""
-
-    def call(*arguments: Any) -> Any:
-        return resolve_name(reference)(*arguments)
-
-    return call
+def _call(reference: str, *arguments: Any) -> Any:
+    """Import `MODULE:FUNCTION`, and call it."""
+    return resolve_name(reference)(*arguments)
 
 
 def select(names: tuple[str, ...]) -> frozenset[str]:
