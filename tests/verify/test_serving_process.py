@@ -75,7 +75,7 @@ ENGINE = replace(
 SOUND = ProcessFacts(
     7,
     (SERVER, ENGINE),
-    (ListeningSocket("127.0.0.1", "9", (SERVER,)),),
+    (ListeningSocket("127.0.0.1", (SERVER,)),),
     age_s=90.0,
     interpreter="/usr/bin/python3.11",
     homes=("/p/envs/ab/", "/p/cache/", "/usr/"),
@@ -115,10 +115,10 @@ def test_a_service_as_planned_passes() -> None:
     ("facts", "words"),
     [
         (
-            replace(SOUND, listeners=(ListeningSocket("0.0.0.0", "5", (STRANGER,)),)),
+            replace(SOUND, listeners=(ListeningSocket("0.0.0.0", (STRANGER,)),)),
             "port 8000 is held by python3 -m http.server (PID 66), which firstlight-vllm.service did not start",
         ),
-        (replace(SOUND, listeners=(ListeningSocket("127.0.0.1", "5"),)), "held by a process that is not"),
+        (replace(SOUND, listeners=(ListeningSocket("127.0.0.1"),)), "held by a process that is not"),
         (replace(SOUND, listeners=(), age_s=7200.0), "nothing listens on port 8000, 7200 s after"),
         (server(executable="/tmp/python3"), "runs /tmp/python3, not the environment's /usr/bin/python3.11"),
         (server(argv=(*SERVER.argv, "--max-model-len", "9")), "not the planned one: --max-model-len differs"),
@@ -204,7 +204,7 @@ def test_unreadable_processes_are_no_failure() -> None:
 
 def test_the_remedy_continues_a_stopped_process_and_ends_an_unknown_one() -> None:
     assert evaluate(PLAN, engine(state="T")).remedy == "continue it: kill -CONT 8; or ./firstlight provision"
-    stranger = replace(SOUND, listeners=(ListeningSocket("0.0.0.0", "5", (STRANGER,)),))
+    stranger = replace(SOUND, listeners=(ListeningSocket("0.0.0.0", (STRANGER,)),))
     assert evaluate(PLAN, stranger).remedy == "end the processes that hold the port: kill 66; then ./firstlight serve"
 
 

@@ -13,7 +13,7 @@ from verify.serving.service_control import units
 
 SSHD = (
     22,
-    ListeningSocket("0.0.0.0", "1", (Process(38, 1, argv=("/usr/sbin/sshd", "-D"), executable="/usr/sbin/sshd"),)),
+    ListeningSocket("0.0.0.0", (Process(38, 1, argv=("/usr/sbin/sshd", "-D"), executable="/usr/sbin/sshd"),)),
 )
 SOUND = RelayFacts(listeners=(SSHD,))
 NGINX = "server {\n  listen 80;\n  location / { proxy_pass http://localhost:8000; }\n}\n"
@@ -31,7 +31,7 @@ ActiveState=inactive
 
 
 def listener(*argv: str, executable: str = "") -> tuple[int, ListeningSocket]:
-    return 9000, ListeningSocket("0.0.0.0", "9", (Process(66, 1, argv=argv, executable=executable),))
+    return 9000, ListeningSocket("0.0.0.0", (Process(66, 1, argv=argv, executable=executable),))
 
 
 def relays(**changes: Any) -> Any:

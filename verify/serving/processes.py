@@ -50,7 +50,6 @@ class ListeningSocket:
     """A listening socket: its address without the port, and the processes that have it open."""
 
     address: str
-    inode: str
     holders: tuple[Process, ...] = ()
 
 
@@ -104,7 +103,7 @@ def all_listeners(only: int | None = None) -> tuple[tuple[int, ListeningSocket],
     inodes = {inode for _, _, inode in found}
     holders = read_all(pid for pid in (all_pids() if found else ()) if inodes & _sockets(Path(f"/proc/{pid}")))
     return tuple(
-        (port, ListeningSocket(address, inode, tuple(one for one in holders if inode in one.sockets)))
+        (port, ListeningSocket(address, tuple(one for one in holders if inode in one.sockets)))
         for address, port, inode in found
     )
 

@@ -103,7 +103,7 @@ def _with_stranger() -> tuple[ServicePlan, ProcessFacts]:
     return ServicePlan("systemd", "firstlight-vllm.service", unit, api_key=False), ProcessFacts(
         7,
         (server,),
-        (ListeningSocket("127.0.0.1", "9", (stranger,)),),
+        (ListeningSocket("127.0.0.1", (stranger,)),),
         interpreter=server.executable,
         readiness={"processes": 1, "asked": "CPU_ATTN"},
         notes=({"layers": [{"backend": "CPU_ATTN"}]},),

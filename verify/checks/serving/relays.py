@@ -46,7 +46,7 @@ RELAY = Process(66, 1, argv=("socat", "TCP-LISTEN:9000,fork", "TCP:127.0.0.1:800
 
 def run(context: CheckContext) -> CheckResult:
     if context.service is None or context.faults:
-        return evaluate(RelayFacts(listeners=((9000, ListeningSocket("0.0.0.0", "9", (RELAY,))),)))  # noqa: S104 - a stand-in
+        return evaluate(RelayFacts(listeners=((9000, ListeningSocket("0.0.0.0", (RELAY,))),)))  # noqa: S104 - a stand-in
     return evaluate(collect(context.service))
 
 
