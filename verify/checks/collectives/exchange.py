@@ -30,6 +30,7 @@ RENDEZVOUS_S, DEADLINE_S = 45.0, 75.0
 """Eight cards that are used for the first time since boot need tens of seconds to start NCCL."""
 WARM_UP, RUNS = 3, 9
 """Of the timed reduction. Every process takes part equally often, so no time budget can end it."""
+FEWER = CheckResult("skip", "there are fewer than two GPUs")
 
 
 def gloo(context: CheckContext) -> CheckResult:
@@ -43,7 +44,7 @@ def gloo(context: CheckContext) -> CheckResult:
 def nccl(context: CheckContext) -> CheckResult:
     if len(context.gpus) < 2:
         if not context.faults:
-            return CheckResult("skip", "there are fewer than two GPUs")
+            return FEWER
         # Without GPUs an injected fault is proven on two CPU processes.
         answers = run_collectives(["cpu", "cpu"], backend="gloo", faults=context.faults, large_bytes=1 << 20)
         return evaluate_bus(answers, ("cpu", "cpu"), 1 << 20, context.faults)
@@ -160,7 +161,6 @@ def _run_rank(
     return {"wrong": counted, "seconds": seconds}
 
 
-FEWER = CheckResult("skip", "there are fewer than two GPUs")
 COPIED_BYTES = 256 << 20
 BUDGET_S = 0.05
 INJECTED_SHARE = 0.25
