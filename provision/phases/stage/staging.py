@@ -231,10 +231,7 @@ def disk_needed(staged: Staged, files: Sequence[StagedFile], arrived: Mapping[st
 
 def accepted(resolution: Resolution) -> list[tuple[Candidate, Stack]]:
     """Return the accepted candidates with their Stacks, the best first. Raises StageError where there is none."""
-    ranked = sorted(resolution.candidates, key=lambda candidate: candidate.rank)
-    found = [(candidate, candidate.stack) for candidate in ranked if candidate.accepted and candidate.stack]
-    if not found and resolution.stack:
-        found = [(Candidate(id="planned", rank=1, accepted=True, stack=resolution.stack), resolution.stack)]
+    found = [(each, each.stack) for each in resolution.candidates if each.accepted and each.stack]
     if not found:
         raise StageError(
             "there is no plan to stage", hint="run `./firstlight plan` to see why each candidate was refused"
