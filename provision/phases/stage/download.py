@@ -92,15 +92,10 @@ def fetch_all(
                 if progress:
                     progress(what, sum(done.values()), total)
 
-        def one(file: RemoteFile) -> Path:
-            path = fetch.one(file)
-            on_stored(path)
-            return path
-
-        fetch = _Fetch(store, client, tally, stop)
+        fetch = _Fetch(store, client, tally, on_stored, stop)
         # The largest first, so that the last download is not a large one.
         ordered = sorted(missing.values(), key=lambda file: -sizes[file.sha256])
-        futures = {pool.submit(one, file): file.sha256 for file in ordered}
+        futures = {pool.submit(fetch.one, file): file.sha256 for file in ordered}
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:
@@ -159,23 +154,24 @@ class _Fetch:
     store: Store
     client: httpx.Client
     tally: Callable[[str, int], None]
+    on_stored: OnStored
     stop: Event
 
     def one(self, file: RemoteFile) -> Path:
         try:
             if source := local_path(file.url):
                 path = self.store.add(source, name=file.name, sha256=file.sha256)
-                self.tally(file.sha256, path.stat().st_size)
-                return path
-            with self.store.slot(file.sha256, file.name) as slot:
-                path = slot.stored() or self._download(slot, file)
-                self.tally(file.sha256, path.stat().st_size)
-                return path
+            else:
+                with self.store.slot(file.sha256, file.name) as slot:
+                    path = slot.stored() or self._download(slot, file)
+            self.tally(file.sha256, path.stat().st_size)
         except OSError as error:
             raise StageError(
                 f"`{file.name}` cannot be written to the wheelhouse `{self.store.root}`: {error.strerror}",
                 hint="free some space, or set FIRSTLIGHT_CACHE to a folder on a larger disk",
             ) from error
+        self.on_stored(path)
+        return path
 
     def _download(self, slot: Slot, file: RemoteFile) -> Path:
         import httpx
