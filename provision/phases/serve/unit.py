@@ -9,7 +9,7 @@ from typing import Literal
 
 from provision.core.install_paths import unit_of
 from provision.core.models.base import Record
-from provision.core.models.settings import Settings
+from provision.core.models.settings import Settings, value_of
 from provision.core.templates import text_templates
 from provision.fleet.inventory.addresses import own_alone
 from provision.phases.serve.command_line import ServeCommand
@@ -131,11 +131,8 @@ def preflight_argv(command: ServeCommand, settings: Settings, *, prefix: str, us
     if devices.part:
         argv += ["--slice", devices.part.uuid or ""]
     elif devices.platform != "cpu":
-        share = settings.memory_share
-        if "--gpu-memory-utilization" in command.argv:
-            share = float(command.argv[command.argv.index("--gpu-memory-utilization") + 1])
-        argv += ["--gpus", ",".join(map(str, devices.indexes))]
-        argv += ["--memory-share", str(share if share is not None else options()["preflight"]["memory_share"])]
+        share = value_of(command.argv, "--gpu-memory-utilization") or str(options()["preflight"]["memory_share"])
+        argv += ["--gpus", ",".join(map(str, devices.indexes)), "--memory-share", share]
     return tuple(argv)
 
 
