@@ -13,7 +13,7 @@ from pathlib import Path
 
 from verify.files import read_json
 from verify.serving.processes import Process, listeners, read
-from verify.serving.service import stat_fields
+from verify.serving.service import start_ticks
 
 TERMINATE_S, KILL_S = 2.0, 30.0
 """Seconds until a signal has ended a process. An engine without its server ignores SIGTERM (vLLM 0.32.0), so waiting longer does not
@@ -101,8 +101,7 @@ def end_processes(processes: list[Process]) -> list[Process]:
 
 def is_there(process: Process) -> bool:
     """Return whether a process has not ended; it may have got another parent, and another title."""
-    fields = stat_fields(process.pid)
-    return bool(fields) and fields[0] != "Z" and int(fields[19]) == process.start_ticks
+    return start_ticks(process.pid) == str(process.start_ticks)
 
 
 def send_signal(process: Process, number: signal.Signals) -> None:
