@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -107,30 +108,29 @@ def _passwords(targets: Sequence[Target]) -> Iterator[list[Path]]:
         yield [path]
 
 
+@dataclass(frozen=True)
 class _Recorder:
     """Passes each event to its host's outcome and to `progress`, and records it in tasks.jsonl and changes.jsonl."""
 
-    def __init__(self, run: RunFolder, playbook: str, outcomes: dict[str, HostOutcome], progress: Progress) -> None:
-        self._run = run
-        self._playbook = playbook
-        self._path = run.path(TASKS_FILE)
-        self._outcomes = outcomes
-        self._progress = progress
+    run: RunFolder
+    playbook: str
+    outcomes: dict[str, HostOutcome]
+    progress: Progress
 
     def take(self, event: dict[str, Any]) -> None:
         kind, data = str(event.get("event")), event.get("event_data") or {}
         if kind == "playbook_on_stats":
-            for known in self._outcomes.values():
+            for known in self.outcomes.values():
                 known.close(data)
             return
-        outcome = self._outcomes.get(str(data.get("host")))
+        outcome = self.outcomes.get(str(data.get("host")))
         if outcome is None:
             return
         if str(data.get("task")).startswith(_VALIDATION) and kind != "runner_on_failed":
             return
         if kind == "runner_on_start":
             outcome.task = str(data.get("task"))
-            self._progress(outcome.host, outcome.task)
+            self.progress(outcome.host, outcome.task)
         elif kind in _ENDINGS:
             outcome.task_ended(kind, data)
             line = {
@@ -142,7 +142,7 @@ class _Recorder:
                 "changed": bool((data.get("res") or {}).get("changed")),
                 "seconds": round(float(data.get("duration") or 0.0), 3),
             }
-            with self._path.open("a", encoding="utf-8") as file:
+            with self.run.path(TASKS_FILE).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             if (change := describe_change(kind, data)) is not None:
-                self._run.change("ansible", host=outcome.host, playbook=self._playbook, **change)
+                self.run.change("ansible", host=outcome.host, playbook=self.playbook, **change)
