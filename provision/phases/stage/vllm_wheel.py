@@ -162,10 +162,8 @@ class WheelReader:
     def _given(self, file: WheelFile) -> GivenWheel:
         key = f"{file.sha256}-{FORMAT}"
         if known := self._store.get(ROWS, key):
-            release, build = (
-                build_row(Release, known["release"], where=key),
-                build_row(Build, known["build"], where=key),
-            )
+            release = build_row(Release, known["release"], where=key)
+            build = build_row(Build, known["build"], where=key)
         else:
             release, build = rows_of(self._store.path(file.sha256, file.name))
             self._store.put(ROWS, key, {"release": asdict(release), "build": asdict(build)})
