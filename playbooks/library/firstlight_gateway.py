@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import sys
 import time
@@ -84,7 +83,6 @@ class Gateway(FileSet):
 
     def write_set(self, folder):
         """Write the new files into a folder that nobody else may enter."""
-        shutil.rmtree(folder, ignore_errors=True)
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
         os.makedirs(folder, mode=0o700)
         for name, text in self.files().items():

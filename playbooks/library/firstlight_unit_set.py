@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import pwd
 import re
-import shutil
 import time
 import urllib.error
 import urllib.request
@@ -62,7 +61,6 @@ class UnitSet(FileSet):
 
     def write_set(self, folder):
         """Write the new files into a folder that the account may read, and nobody else."""
-        shutil.rmtree(folder, ignore_errors=True)
         group = self.account().pw_gid
         os.makedirs(self.folder, exist_ok=True)
         os.chmod(self.folder, 0o755)

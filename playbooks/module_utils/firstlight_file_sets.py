@@ -45,6 +45,7 @@ class FileSet:
 
         The files in use are not touched, even when new ones have their name because somebody changed them.
         """
+        shutil.rmtree(self.fresh, ignore_errors=True)
         self.write_set(self.fresh)
         try:
             self.check(self.fresh)
