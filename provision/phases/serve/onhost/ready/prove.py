@@ -144,20 +144,18 @@ def wait_and_prove(request: ReadinessRequest) -> dict[str, Any]:
         if time.monotonic() >= next_look:
             state, next_look = service_state(request, state), time.monotonic() + STATE_POLL_S
             if state.died:
-                return answer("failed", state, started_here, died(request, state))
+                return answer(state, started_here, died(request, state))
             if state.main_pid and (frozen := stopped(request.service(state.main_pid))):
                 died_of = ServiceState(state.main_pid, state.start_id, f"{request.unit} answers nothing: {frozen}")
-                return answer("failed", state, started_here, died(request, died_of))
+                return answer(state, started_here, died(request, died_of))
         if request.headless and state.main_pid:
-            proof = prove_headless(request, state)
-            return answer("ready" if proof.ready else "failed", state, started_here, proof)
+            return answer(state, started_here, prove_headless(request, state))
         if state.main_pid and is_healthy(client.endpoint):
-            proof = prove(request, client, state, started_here=started_here)
-            return answer("ready" if proof.ready else "failed", state, started_here, proof)
+            return answer(state, started_here, prove(request, client, state, started_here=started_here))
         started_here = True
         if time.monotonic() >= deadline:
             lines = [line.strip() for line in service_log(request, state) if line.strip()]
-            return answer("waiting", state, started_here, None, progress=lines[-1][:200] if lines else "starting")
+            return answer(state, started_here, None, progress=lines[-1][:200] if lines else "starting")
         time.sleep(POLL_S)
 
 
@@ -172,12 +170,10 @@ def died(request: ReadinessRequest, state: ServiceState) -> Proof:
     return proof
 
 
-def answer(
-    outcome: str, state: ServiceState, started_here: bool, proof: Proof | None, *, progress: str = ""
-) -> dict[str, Any]:
-    """Return the response to the controller; `resume` becomes part of the next slice's request."""
+def answer(state: ServiceState, started_here: bool, proof: Proof | None, *, progress: str = "") -> dict[str, Any]:
+    """Return the response to the controller, without a proof `waiting`; `resume` becomes part of the next slice's request."""
     return {
-        "state": outcome,
+        "state": "waiting" if proof is None else "ready" if proof.ready else "failed",
         "progress": progress,
         "resume": {"started_here": started_here, "main_pid": state.main_pid, "start_id": state.start_id},
         "record": asdict(proof) if proof else None,
