@@ -62,14 +62,13 @@ class Proof:
 def prove(request: ReadinessRequest, client: Client, state: ServiceState, *, started_here: bool) -> Proof:
     """Prove the attention backend and the answers of a service that answers /health."""
     proof = Proof(endpoint=f"{request.service().url}/v1")
-    age, asked_at = age_of(state.main_pid), time.monotonic()
+    age, asked_at = age_of(state.main_pid) if started_here else None, time.monotonic()
     log, service = service_log(request, state), request.service(state.main_pid)
-    if started_here and age is not None:
+    if age is not None:
         measured = phases(log, time.time() - age)
         # Times of the log are whole seconds and may exceed the measured age by one.
-        proof.startup_s = {name: round(min(seconds, age), 2) for name, seconds in measured.items()} | {
-            "health": round(age, 2)
-        }
+        proof.startup_s = {name: round(min(seconds, age), 2) for name, seconds in measured.items()}
+        proof.startup_s["health"] = round(age, 2)
     notes = attention_notes(service, read_all(service.pids()))
     proof.attention, problem = prove_attention(request, notes)
     dtype = dtype_of(notes)
@@ -84,7 +83,7 @@ def prove(request: ReadinessRequest, client: Client, state: ServiceState, *, sta
                 found = greedy(client, reference["prompt"], length)
                 proof.tokens_answered = list(found.tokens)
                 proof.startup_s["first_answer"] = round(found.first_at - asked_at, 2)
-                if started_here and age is not None:
+                if age is not None:
                     proof.startup_s["first_token"] = round(age + found.first_at - asked_at, 2)
                 proof.evidence = [compare_reference(found, reference, client, length=length, dtype=dtype)]
             else:
@@ -108,7 +107,7 @@ def prove(request: ReadinessRequest, client: Client, state: ServiceState, *, sta
         problem = f"{problem}; {text}" if problem else text
         # The log explains why an engine exited during a request.
         proof.evidence = causes(service_log(request, state))
-    if started_here and age is not None:
+    if age is not None:
         proof.startup_s["proven"] = round(age + time.monotonic() - asked_at, 2)
     proof.ready, proof.text = problem is None, problem
     return proof
