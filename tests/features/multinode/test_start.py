@@ -7,7 +7,7 @@ import pytest
 from provision.core.models.facts import Port
 from provision.core.models.records import PhaseResult
 from provision.features.firewall.rules import START
-from provision.features.multinode import start as span_start
+from provision.features.multinode import step as span_start
 from provision.run.context import RunContext
 from provision.run.results import VerifiedHosts
 from tests.features.firewall.fake_firewalls import Fleet, fleet

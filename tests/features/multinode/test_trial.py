@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from provision.core.models.inventory import Span
-from provision.features.multinode import start as span_start
+from provision.features.multinode import step as span_start
 from provision.phases.verify import step as verify
 from provision.phases.verify.run_checks import CheckOptions
 from provision.run.results import StagedHosts
