@@ -80,8 +80,8 @@ def get_files(
     request: dict[str, Any],
     progress: Callable[[int], None],
     lacks: list[str] | None = None,
-) -> int:
-    """Let a host get files that it lacks, under their names in transfer; return the bytes that came.
+) -> None:
+    """Let a host get files that it lacks, under their names in transfer.
 
     `Session.send` verifies them and sends what is missing.
 
@@ -99,13 +99,12 @@ def get_files(
         if offset < file.size
     ]
     if not rows:
-        return 0
-    channel, moved = _start(session, folder, word), 0
+        return
+    channel = _start(session, folder, word)
     try:
         record = _record(_exchange(session, channel, {**request, "files": rows}, SILENCE_S))
         while isinstance(count := record.get("bytes"), int) or "lacks" in record:
             if isinstance(count, int):
-                moved += count
                 progress(count)
             elif lacks is not None:
                 lacks.append(str(record.get("why")))
@@ -115,7 +114,6 @@ def get_files(
             raise SourceError(str(problem))
     finally:
         channel.close()
-    return moved
 
 
 def _record(line: str) -> dict[str, Any]:
@@ -203,10 +201,10 @@ def grant(session: Session, folder: str, key: RunKey) -> Channel:
 
 def fetch(
     session: Session, folder: str, files: Sequence[StagedFile], source: Peer, progress: Callable[[int], None]
-) -> int:
-    """Let a host get files from another one, as `get_files` does; return the bytes that came."""
+) -> None:
+    """Let a host get files from another one, as `get_files` does."""
     request = {"key": source.key.private, "known_hosts": source.known_hosts(), "ssh": source.ssh_arguments()}
     try:
-        return get_files(session, folder, files, word="fetch", request=request, progress=progress)
+        get_files(session, folder, files, word="fetch", request=request, progress=progress)
     except SourceError as error:
         raise SourceError(f"host {session.host} got no files from host {source.name}: {error.text}") from None

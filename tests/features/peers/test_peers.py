@@ -111,12 +111,11 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Hosts:
     made = Hosts()
     made.gate.set()
 
-    def fetch(session: Any, _: str, __: Any, source: access.Peer, progress: Progress) -> int:
+    def fetch(session: Any, _: str, __: Any, source: access.Peer, progress: Progress) -> None:
         assert made.has[source.name] == SIZE
         assert source.name in made.open_grants
         made.has[session.host] = SIZE
         progress(SIZE)
-        return SIZE
 
     monkeypatch.setattr("provision.run.context.open_session", lambda one: Session(one.name, made))
     monkeypatch.setattr(access, "fetch", fetch)
