@@ -154,11 +154,11 @@ def parse(gateway: str, answer: str) -> Traffic:
         (process["is_new"], row)
         for process in document["processes"]
         for row in csv.DictReader(io.StringIO(process["stat"].removeprefix("# ")))
+        if row["pxname"].startswith(COUNTED)
     ]
     weights = Counter[str]()
     for is_new, row in rows:
-        is_up = row["svname"] != "BACKEND" and row["status"].startswith("UP")
-        if is_new and row["pxname"].startswith("model-") and is_up:
+        if is_new and row["svname"] != "BACKEND" and row["status"].startswith("UP"):
             weights[row["pxname"]] += _number(row["weight"])
     hosts = [_host(name, rows, weights, document) for name in document["servers"]]
     names = {server["server"]: name for name, server in document["servers"].items()}
@@ -178,9 +178,7 @@ def _host(
 ) -> HostTraffic:
     servers, drained, canary = document["servers"], document["drained"], document["canary"]
     server = servers[name]
-    own = [
-        (is_new, row) for is_new, row in rows if row["svname"] == server["server"] and row["pxname"].startswith(COUNTED)
-    ]
+    own = [(is_new, row) for is_new, row in rows if row["svname"] == server["server"]]
     here = (row for is_new, row in own if is_new and row["pxname"] == server["backend"])
     now = next(here, {"status": "", "weight": ""})
     total = weights[server["backend"]]
