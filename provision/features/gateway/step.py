@@ -252,11 +252,10 @@ def _read_before(session: Session, prefix: str) -> Before:
 
 def _served(context: RunContext, probed: ProbedHosts, before: Collection[Before]) -> dict[str, Served]:
     """Return what each host serves: as it says now, or as a gateway knows it from before where it does not answer; none of a host that is left out."""
-    answers = ask_served(context, probed)
     known = {name: one for found in reversed([*before]) for name, one in found.served.items()}
-    hosts = [host for host in context.inventory.hosts if host.is_serving]
-    now = {host.name: answers.get(host.name) if host.name in answers else known.get(host.name) for host in hosts}
-    return {name: one for name, one in now.items() if one is not None and name not in context.outcomes.left_out}
+    now: dict[str, Served | None] = {**known, **ask_served(context, probed)}
+    names = [host.name for host in context.inventory.hosts if host.is_serving]
+    return {name: one for name in names if (one := now.get(name)) is not None and name not in context.outcomes.left_out}
 
 
 def looked_up(session: Session, behind: Sequence[Backend], known: Mapping[str, str]) -> dict[str, str]:

@@ -69,7 +69,6 @@ class Gateway:
 
     def tell(self, names: Iterable[str], drained: dict[str, str], canary: dict[str, int]) -> None:
         """Let every process drain hosts, or take them back, and know the shares of canaries. Raises Refused."""
-        names = list(names)
         bounds = self.bounds(drained, canary)
         by_server = {self.servers[name]["server"]: name for name in names if name in self.servers}
         for process, is_new, stat in list(self.processes()):
