@@ -125,8 +125,7 @@ class BuildHost:
     def log(self, name: str) -> str:
         """Return the log of a build; empty when there is none."""
         try:
-            log = self._session.read(f"{self._folder}/{name}/build.log", timeout_s=FETCH_S, limit_bytes=MOST_FETCHED)
-            return log.decode(errors="replace")
+            return self.fetch(f"{self._folder}/{name}/build.log").decode(errors="replace")
         except FileNotFoundError:
             return ""
 

@@ -73,21 +73,17 @@ class WheelBuilder:
         Raises StageError where the wheel cannot be had, or does not fit this torch, ABI, Python, C library and cards.
         """
         key = BuildKey.of(package)
-        recipe = recipe_for(key)
-        torch = next(wheel for wheel in wheels if canonicalize_name(wheel.distribution) == "torch")
+        recipe, cuda = recipe_for(key), cuda_of(stack.torch.variant) or ""
+        job = BuildJob(key, wheels, target_of(stack), cuda, sources, self.store, progress)
         if package.source == "wheel":
             path = _fetch_published(package, sources, self.store)
         else:
-            cuda = cuda_of(stack.torch.variant) or ""
-            job = BuildJob(key, wheels, target_of(stack), cuda, sources, self.store, progress)
             built = self.find_or_build(job, package.builder or CONTROLLER)
             path = self.store.path(built.sha256, built.name)
         extension = read_extension(path, published_as=package.file if package.source == "wheel" else None)
-        wrong = find_mismatches(
-            extension, key, torch=self.store.path(torch.sha256, torch.name), compiled=recipe.compiled
-        )
+        wrong = find_mismatches(extension, key, torch=job.torch_path, compiled=recipe.compiled)
         locked: dict[str, str] = {canonicalize_name(wheel.distribution): wheel.version for wheel in wheels}
-        wrong += find_unmet_requirements(extension, locked, target_of(stack))
+        wrong += find_unmet_requirements(extension, locked, job.target)
         if wrong:
             raise StageError(
                 f"`{path.name}` does not fit the plan: {'; '.join(wrong)}",
