@@ -19,7 +19,6 @@ READ_DEADLINE_S = 60.0
 SSH_SERVER = "sshd"
 RULES = "rules.nft"
 LOOPBACK = 'iifname "lo" accept'
-_UNIT_TEXT = "firstlight-firewall.service"
 REACH_S = 3
 """Seconds in which a connection is accepted, or counts as refused."""
 
@@ -170,7 +169,7 @@ def _family(address: str) -> str:
 
 def firewall_set(openings: Sequence[Opening], prefix: str, rule_set: RuleSet = FIREWALL) -> UnitSet:
     """Return the rules and the unit that loads them."""
-    path, name = Path(__file__).with_name(_UNIT_TEXT), rule_set.unit.removesuffix(".service")
+    path, name = Path(__file__).with_name(FIREWALL.unit), rule_set.unit.removesuffix(".service")
     unit = filled(path, folder=f"{prefix}/{rule_set.name}", table=rule_set.table, name=name)
     return UnitSet(
         name=rule_set.name,
