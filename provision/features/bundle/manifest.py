@@ -36,7 +36,6 @@ CONTROLLER = "controller/"
 PRODUCT = "product/"
 SBOM = "sbom/"
 FILES = "files/"
-FORMAT: Literal[1] = 1
 PRIVATE_FILE = "bundle.key"
 PUBLIC_FILE = "bundle.pub"
 
@@ -88,7 +87,7 @@ class BundledModel(Record):
 class Manifest(Record):
     """The signed record of a bundle."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     product: str
     """Version of the product that created the bundle."""
     made_at: str

@@ -95,9 +95,9 @@ def _is_own(name: str, path: Path) -> bool:
     return sha256_of(path) != released.get(name)
 
 
-def controller_wheels(store: Store, settings: ClientSettings, *, lock: Path = LOCK) -> list[Path]:
+def controller_wheels(store: Store, settings: ClientSettings) -> list[Path]:
     """Fetch every wheel of the product's lock, for this processor and each Python that a controller may have. Raises StageError."""
-    locked = [*read_lock(lock.read_text(encoding="utf-8"))]
+    locked = [*read_lock(LOCK.read_text(encoding="utf-8"))]
     known = {sha256 for package in locked for sha256 in package.hashes}
     pinned = tuple(package.requirement for package in locked)
     sources = find_sources(settings)
@@ -105,6 +105,6 @@ def controller_wheels(store: Store, settings: ClientSettings, *, lock: Path = LO
     for python in PYTHONS:
         target = Target.of(f"{platform.machine()}-{_GLIBC}", python)
         wheels = choose_wheels(solve(SolveRequest(target, pinned), sources.variables), target)
-        require_locked(wheels, known, lock)
+        require_locked(wheels, known, LOCK)
         wanted.update({wheel.sha256: wheel for wheel in wheels})
     return sorted(fetch_wheels(wanted.values(), sources, store).values(), key=lambda path: path.name)
