@@ -115,7 +115,6 @@ def write_overlay(new: NewReleases, folder: Path, *, today: str) -> Path:
         number += 1
         name = f"{today}-{number}"
     path = folder / f"{name}.toml"
-    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, _text(new))
     return path
 
