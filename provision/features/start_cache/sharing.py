@@ -4,7 +4,6 @@ Nothing of this fails a host: one whose cache cannot be fetched, sent or read co
 """
 
 import hashlib
-import os
 import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from provision.core.errors import DamagedSourceError, FirstlightError, RemoteCommandError, ServeError
+from provision.core.files import write_atomically
 from provision.core.formatting import format_bytes
 from provision.core.install_paths import InstallPaths
 from provision.core.models.inventory import Host
@@ -132,9 +132,7 @@ class Archives:
         """Keep the archive of a key, and remove the oldest ones beyond the number that is kept."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._folder / f"{key}-{hashlib.sha256(content).hexdigest()}.tar"
-        new = path.with_suffix(f".{os.getpid()}")
-        new.write_bytes(content)
-        new.replace(path)
+        write_atomically(path, content, durable=False)
         by_age = sorted(self._folder.glob("*.tar"), key=lambda one: one.stat().st_mtime_ns, reverse=True)
         for old in by_age[MOST_ARCHIVES:]:
             old.unlink(missing_ok=True)
