@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +37,6 @@ class HardwareFailure:
     """Of torch, in the order of PCI addresses; None where the check is about the whole host."""
 
 
-@cache
-def hardware_checks() -> tuple[HardwareCheck, ...]:
-    """Return the rows of hardware.toml, the most telling first."""
-    return rows_of(TABLE, "hardware", HardwareCheck)
-
-
 def hardware_failure(document: Mapping[str, Any]) -> HardwareFailure | None:
     """Return the most telling failure of a host's hardware; None where nothing speaks of one.
 
@@ -53,7 +46,7 @@ def hardware_failure(document: Mapping[str, Any]) -> HardwareFailure | None:
         return None
     checks: Sequence[Check] = document.get("checks") or ()
     failed = {check["family"] for check in checks if check["status"] in ("fail", "error")}
-    for row in hardware_checks():
+    for row in rows_of(TABLE, "hardware", HardwareCheck):  # the most telling first
         if failed.intersection(row.unless_failed):
             continue
         own = [check for check in checks if check["id"] == row.check and (not row.on_cards or _is_on_card(check))]

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from provision.features.quarantine.hardware import hardware_checks, hardware_failure
+from provision.core.tables import rows_of
+from provision.features.quarantine.hardware import TABLE, HardwareCheck, hardware_failure
 from verify.records import CheckResult, Figure, as_record
 from verify.runner.registry import all_checks
 
@@ -21,7 +22,7 @@ def failure(*records: dict[str, Any], **more: Any) -> tuple[str, str | None] | N
 def test_every_row_names_a_check_and_families_that_exist() -> None:
     known = {check.id: check for check in all_checks()}
     families = {check.family for check in known.values()}
-    for row in hardware_checks():
+    for row in rows_of(TABLE, "hardware", HardwareCheck):
         assert row.check in known
         assert families.issuperset(row.unless_failed)
         assert not row.on_cards or known[row.check].each_device
