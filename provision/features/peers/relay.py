@@ -49,6 +49,8 @@ class Turn:
 
 @dataclass
 class _Standing:
+    member: Member
+    place: int
     state: _State = _State.WAITING
     serves: int = 0
     source: str | None = None
@@ -60,17 +62,16 @@ class Relay:
     def __init__(self, members: Sequence[Member]) -> None:
         # One set for all members with the same files: comparing two such members is then quick.
         sets: dict[frozenset[str], frozenset[str]] = {}
-        self.members = [replace(member, files=sets.setdefault(member.files, member.files)) for member in members]
+        alike = (replace(member, files=sets.setdefault(member.files, member.files)) for member in members)
         self.successes, self.failures = 0, 0
-        self._places = {member.name: place for place, member in enumerate(members)}
-        self._standings = {member.name: _Standing() for member in members}
+        self._standings = {member.name: _Standing(member, place) for place, member in enumerate(alike)}
 
     def begin(self, name: str) -> Turn | None:
         """Begin the transfer to a host; None where it has to wait for another host."""
-        member, standing = self.members[self._places[name]], self._standings[name]
+        standing = self._standings[name]
         standing.state = _State.WAITING
-        source = self._source(member)
-        if source is None and self._waits(member):
+        source = self._source(standing.member)
+        if source is None and self._waits(standing):
             return None
         standing.state, standing.source = _State.RECEIVING, source
         if source is not None:
@@ -109,8 +110,8 @@ class Relay:
 
     def is_wanted(self, name: str) -> bool:
         """Return whether a host still waits that could use the files of this one."""
-        own = self.members[self._places[name]]
-        waiting = (member for member in self.members if self._standings[member.name].state is _State.WAITING)
+        own = self._standings[name].member
+        waiting = (other.member for other in self._standings.values() if other.state is _State.WAITING)
         return not self._is_hopeless and any(map(own.serves, waiting))
 
     @property
@@ -120,21 +121,17 @@ class Relay:
     def _source(self, member: Member) -> str | None:
         """Return the host that can serve a member and serves the fewest."""
         serving = [
-            (standing.serves, place, other.name)
-            for place, other in enumerate(self.members)
-            if (standing := self._standings[other.name]).state is _State.SERVING
-            and standing.serves < AT_ONCE
-            and other.serves(member)
+            (other.serves, other.place, name)
+            for name, other in self._standings.items()
+            if other.state is _State.SERVING and other.serves < AT_ONCE and other.member.serves(member)
         ]
         return min(serving)[-1] if serving and not self._is_hopeless else None
 
-    def _waits(self, member: Member) -> bool:
+    def _waits(self, own: _Standing) -> bool:
         """Return whether enough hosts come before a member that have its files or will have them."""
         ahead = 0
-        for place, other in enumerate(self.members):
-            state = self._standings[other.name].state
-            comes = state in {_State.RECEIVING, _State.SERVING} or (
-                state is _State.WAITING and place < self._places[member.name]
-            )
-            ahead += comes and other.serves(member)
+        for other in self._standings.values():
+            is_before = other.state is _State.WAITING and other.place < own.place
+            comes = is_before or other.state in {_State.RECEIVING, _State.SERVING}
+            ahead += comes and other.member.serves(own.member)
         return ahead >= FIRST and not self._is_hopeless
