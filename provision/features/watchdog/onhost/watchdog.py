@@ -88,7 +88,7 @@ def obstacle(unit: str, state: dict[str, str], pids: list[int]) -> str | None:
 
 def try_to_act(prefix: Path, unit: str, restarts: int, reason: str, *, settle_s: float = 0.0) -> str | None:
     """Restart or stop the unit, unless something speaks against it now, or the request is taken back; return that."""
-    state = show(unit, *STATE)
+    state = state_of(unit)
     pids = processes(state["ControlGroup"])
     if (against := obstacle(unit, state, pids)) is not None:
         if state["ActiveState"] != "active":
@@ -107,7 +107,7 @@ def try_to_act(prefix: Path, unit: str, restarts: int, reason: str, *, settle_s:
         if not is_ours:
             return BUSY
         # The request may be gone: writing lets a process go on that a signal stopped.
-        if show(unit, *STATE) != state:
+        if state_of(unit) != state:
             return f"{unit} was stopped or started at the same time"
         act(prefix, unit, restarts, reason, now=now, path=path)
     return None
@@ -153,9 +153,9 @@ def systemctl(*words: str) -> str:
     return subprocess.run(["systemctl", *words], stdout=subprocess.PIPE, text=True, check=False).stdout
 
 
-def show(unit: str, *properties: str) -> dict[str, str]:
-    """Return properties of a unit."""
-    said = systemctl("show", f"--property={','.join(properties)}", unit)
+def state_of(unit: str) -> dict[str, str]:
+    """Return the properties of a unit that tell what it does."""
+    said = systemctl("show", f"--property={','.join(STATE)}", unit)
     return dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
 
 
