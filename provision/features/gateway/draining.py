@@ -39,6 +39,11 @@ class Answers:
     traffics: dict[str, Traffic] = field(default_factory=dict)
     errors: dict[str, BaseException] = field(default_factory=dict)
 
+    @property
+    def silent(self) -> dict[str, BaseException]:
+        """Return the errors of gateways that were set up."""
+        return {name: error for name, error in self.errors.items() if not isinstance(error, NotSetUpError)}
+
 
 def folder_of(host: Host) -> str:
     """Return the folder that a gateway keeps its files in; it always belongs to root."""

@@ -6,15 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.features.gateway.draining import (
-    NO_ROLLOUT,
-    NotSetUpError,
-    ask,
-    bring_back,
-    by_operator,
-    left_shares,
-    wait_until_empty,
-)
+from provision.features.gateway.draining import NO_ROLLOUT, ask, bring_back, by_operator, left_shares, wait_until_empty
 from provision.features.gateway.traffic import Traffic, models_of, sessions_of, waves
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired
@@ -42,9 +34,8 @@ class Restarts:
         self._context = context
         gateways = context.options.find_gateways()
         answers = ask(context, gateways)
-        for name, error in answers.errors.items():
-            if not isinstance(error, NotSetUpError):
-                context.run.event("gateway-silent", host=name, phase="serve", text=str(error))
+        for name, error in answers.silent.items():
+            context.run.event("gateway-silent", host=name, phase="serve", text=str(error))
         self._gateways = [host for host in gateways if host.name in answers.traffics]
         self._traffics: Sequence[Traffic] = tuple(answers.traffics.values())
         self._left = left_shares(context, self._traffics)

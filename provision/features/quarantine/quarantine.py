@@ -9,7 +9,7 @@ from provision.core.errors import FirstlightError
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.run_folder import utc_now
-from provision.features.gateway.draining import NotSetUpError, ask
+from provision.features.gateway.draining import ask
 from provision.features.quarantine.marks import NAME, Quarantine, QuarantineStore, mark_in_force
 from provision.phases.verify.run_checks import CheckOptions
 from provision.phases.verify.step import verify_live
@@ -67,15 +67,14 @@ def notify_gateways(context: RunContext, names: Sequence[str], *, drain: bool) -
     """
     gateways = context.options.find_gateways() if names else ()
     answers = ask(context, gateways)
-    errors = dict(answers.errors)
+    silent = answers.silent
     for host in [host for host in gateways if host.name in answers.traffics]:
         traffic = answers.traffics[host.name]
         if chosen := [name for name in names if (traffic.of(name) is not None) == drain]:
             reply = ask(context, [host], drain=chosen if drain else (), ready=() if drain else chosen, by="run")
-            errors |= reply.errors
-    for name, error in errors.items():
-        if not isinstance(error, NotSetUpError):
-            context.run.event("gateway-silent", host=name, phase="verify", text=str(error))
+            silent |= reply.silent
+    for name, error in silent.items():
+        context.run.event("gateway-silent", host=name, phase="verify", text=str(error))
 
 
 def return_to_service(context: RunContext, probed: ProbedHosts, options: CheckOptions) -> CheckedHosts:

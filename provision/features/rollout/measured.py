@@ -10,7 +10,7 @@ from provision.core.errors import TransportError
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.run_folder import utc_now
-from provision.features.gateway.draining import NotSetUpError, ask
+from provision.features.gateway.draining import ask
 from provision.features.rollout.gate import Comparison, Measure, Observed, Verdict, decide, failed_requests, thresholds
 from provision.features.rollout.model import Decision
 from provision.phases.serve.readiness import sample
@@ -296,8 +296,7 @@ class GatewayFailures:
                     broken += self._grown((gateway, one.host, "broken"), one.broken)
                     self.errors_5xx += self._grown((gateway, one.host, "5xx"), one.errors_5xx)
         self.broken += broken
-        silent = [name for name, error in answers.errors.items() if not isinstance(error, NotSetUpError)]
-        return broken, [f"gateway {name}" for name in silent]
+        return broken, [f"gateway {name}" for name in answers.silent]
 
     def _grown(self, counter: tuple[str, str, str], now: int) -> int:
         """Return how much a counter has grown. One that is less than before counts anew since a restart of HAProxy."""
