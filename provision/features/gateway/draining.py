@@ -64,8 +64,6 @@ def ask(
 
     `canary` has all canaries, each with its share in ten-thousandths; None leaves them as they are.
     """
-    if not gateways:
-        return Answers()
     wish: dict[str, Any] = {"drain": [*drain], "ready": [*ready], "canary": canary}
 
     def call(host: Host) -> Traffic:

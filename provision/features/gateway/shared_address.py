@@ -155,4 +155,4 @@ def set_up(
         sharers = sharing(host, [one for one in context.inventory.hosts if one.is_gateway])
         prefix = probed.install_paths[host.name].prefix
         sets[host.name] = [address_set(host, sharers, interfaces[host.name], prefix)]
-    return play_differing(context, probed, "gateway_address", sets) if sets else {}
+    return play_differing(context, probed, "gateway_address", sets)

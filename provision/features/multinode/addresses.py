@@ -80,8 +80,6 @@ def span_openings(
     Raises:
         InventoryError: A port at which the processes meet is the port of SSH.
     """
-    if host.span is None:
-        return ()
     own, allowed = host.address_in_span, rules.networks(sources)
     meeting = host.settings.span_ports if host.name == host.head else ()
     ray = _ports_of_ray(host.settings)

@@ -47,8 +47,6 @@ def _load_rules(context: RunContext, verified: VerifiedHosts, hosts: Sequence[Ho
     """
     started = time.monotonic()
     hosts = [host for host in hosts if host.is_serving and host.settings.firewall == "set"]
-    if not hosts:
-        return {}
 
     def loaded(host: Host) -> str:
         command = rules.loaded_command(verified.install_paths[host.name].prefix)
