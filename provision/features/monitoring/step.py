@@ -52,8 +52,7 @@ def why_not(facts: HostFacts, *, root: bool) -> str | None:
 
 def without_exporter(probed: ProbedHosts) -> dict[str, str]:
     """Return why hosts have no node exporter, also those that a run leaves out: they would count as lost."""
-    roots = {name: paths.root for name, paths in probed.install_paths.items()}
-    found = {name: why_not(facts, root=roots[name]) for name, facts in probed.facts.items()}
+    found = {name: why_not(facts, root=probed.install_paths[name].root) for name, facts in probed.facts.items()}
     return {name: f"no node exporter: {why}" for name, why in found.items() if why}
 
 

@@ -19,6 +19,7 @@ from provision.core.errors import RemoteCommandError, SourceError
 from provision.core.json_text import parse_object
 from provision.core.models.inventory import Connection
 from provision.core.models.staged import StagedFile
+from provision.fleet.inventory.addresses import is_ip
 from provision.fleet.ssh.host_keys import keys_of
 from provision.fleet.ssh.process import Channel
 from provision.fleet.ssh.session import Session
@@ -179,10 +180,7 @@ def obstacle(connection: Connection) -> str | None:
     if connection.kind == "local":
         return "it is the controller itself"
     address = str(connection.address)
-    try:
-        is_loopback = ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        is_loopback = address == "localhost"
+    is_loopback = ipaddress.ip_address(address).is_loopback if is_ip(address) else address == "localhost"
     return "its address is a port of the controller" if is_loopback else None
 
 
