@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from provision.phases.serve.onhost.shared.engine import UNANSWERED
+from provision.phases.serve.onhost.shared.engine import UNANSWERED, Processes
 
 UP = "up 100%"
 """The weight is that of HAProxy's configuration; agents of earlier releases lowered it."""
 
 
-@dataclass(frozen=True)
-class Look:
-    """What was seen of an engine at one time. Counts are since its start."""
+@dataclass(frozen=True, kw_only=True)
+class Look(Processes):
+    """What was seen of an engine and its processes at one time. Counts are since its start."""
 
     at: float
     """Seconds of a clock that never goes back."""
@@ -30,14 +30,6 @@ class Look:
     """Questions of the agent that were answered."""
     failures: int = 0
     """Answers 5xx since the last other one."""
-    engine_cpu_s: float | None = None
-    """Processor time of the processes that compute; None where they are unknown."""
-    all_cpu_s: float | None = None
-    """The same with the server."""
-    is_stopped: bool = False
-    """Whether a signal stopped a process of it."""
-    engines: int = 1
-    """Processes that compute."""
 
 
 class Evaluator:

@@ -107,8 +107,11 @@ class Processes:
     """The processes of a unit. Times are in seconds; None where the unit's processes are unknown."""
 
     engine_cpu_s: float | None = None
+    """Processor time of those that compute."""
     all_cpu_s: float | None = None
+    """The same with the server."""
     is_stopped: bool = False
+    """Whether a signal stopped one."""
     engines: int = 1
     """How many compute."""
 
