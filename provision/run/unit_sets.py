@@ -41,13 +41,19 @@ def has(said: str, files: Mapping[str, str | bytes], units: Mapping[str, str], r
 
 
 def differing_sets(
-    context: RunContext, probed: ProbedHosts, sets: Mapping[str, Sequence[UnitSet]]
+    context: RunContext, probed: ProbedHosts, sets: Mapping[str, Sequence[UnitSet]], *, send: bool = False
 ) -> dict[str, list[UnitSet]]:
-    """Return the sets of `sets` that hosts do not run as they are to be, by host; one that did not answer is missing."""
+    """Return the sets of `sets` that hosts do not run as they are to be, by host; one that did not answer is missing.
+
+    With `send`, the files of these sets are sent there.
+    """
 
     def ask(host: Host) -> list[UnitSet]:
-        prefix = probed.install_paths[host.name].prefix
-        return [one for one in sets[host.name] if not _runs(context.session(host), prefix, one)]
+        session, prefix = context.session(host), probed.install_paths[host.name].prefix
+        differing = [one for one in sets[host.name] if not _runs(session, prefix, one)]
+        for one in differing if send else ():
+            send_files(session, _incoming(one), one.files)
+        return differing
 
     hosts = [host for host in context.hosts() if host.name in sets]
     return context.run_on_hosts("serve", hosts, ask, deadline_s=SEND_DEADLINE_S)
@@ -67,18 +73,7 @@ def play_differing(
 
     `sets` is what each host is to run; the run holds the locks of these hosts.
     """
-    hosts = [host for host in context.hosts() if host.name in sets]
-
-    def send_differing(host: Host) -> list[UnitSet]:
-        session, prefix = context.session(host), probed.install_paths[host.name].prefix
-        differing = []
-        for one in sets[host.name]:
-            if not _runs(session, prefix, one):
-                differing.append(one)
-                send_files(session, _incoming(one), one.files)
-        return differing
-
-    differing = context.run_on_hosts("serve", hosts, send_differing, deadline_s=SEND_DEADLINE_S)
+    differing = differing_sets(context, probed, sets, send=True)
     packages = {
         name: sorted({package for one in wanted for package in one.packages})
         for name, wanted in differing.items()
@@ -94,8 +89,8 @@ def play_differing(
     results = {
         name: PhaseResult(host=name, phase="serve", status="ok") for name, wanted in differing.items() if not wanted
     }
-    lacking = [host for host in hosts if host.name in debs]
-    return results | playbooks.run_playbook(context, probed, playbook, lacking, variables)
+    ready = [context.host(name) for name in debs]
+    return results | playbooks.run_playbook(context, probed, playbook, ready, variables)
 
 
 def play_removal(
