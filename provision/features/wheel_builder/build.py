@@ -234,7 +234,7 @@ def _fetch_inputs(job: BuildJob, extra: Iterable[str]) -> tuple[Path, list[Locke
     The environment has the Stack's own torch, from the same file, and torch's requirements at the Stack's versions. So
     the wheel is built against exactly the torch that it runs with.
     """
-    sdist = _find_sdist(f"{job.key.name}=={job.key.version}", job)
+    sdist = _find_sdist(job)
     path = fetch_wheels([sdist], job.sources, job.store, progress=job.progress)[sdist.sha256]
     request = SolveRequest(
         job.target,
@@ -246,9 +246,9 @@ def _fetch_inputs(job: BuildJob, extra: Iterable[str]) -> tuple[Path, list[Locke
     return path, [job.torch, *wheels]
 
 
-def _find_sdist(requirement: str, job: BuildJob) -> LockedWheel:
-    """Locate the sdist of a release on the user's indexes. Its code is not run, so its requirements are unknown."""
-    name = Requirement(requirement).name
+def _find_sdist(job: BuildJob) -> LockedWheel:
+    """Locate the sdist of a job on the user's indexes. Its code is not run, so its requirements are unknown."""
+    name, requirement = job.key.name, f"{job.key.name}=={job.key.version}"
     pylock = solve(SolveRequest(job.target, (requirement,), sources=(name,)), job.sources.variables)
     packages: list[dict[str, Any]] = tomllib.loads(pylock)["packages"]
     package = next(entry for entry in packages if canonicalize_name(entry["name"]) == canonicalize_name(name))
