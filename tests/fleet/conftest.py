@@ -6,8 +6,17 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.command_runner import CommandRunner
+from tests.fleet.fixtures import booted
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.snapshots import boot_serving
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_host_is_left() -> Iterator[None]:
+    """Remove the hosts that a file's tests booted."""
+    yield
+    for fleet in booted():
+        fleet.remove_hosts()
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +31,9 @@ def firstlight(folder: Path) -> CommandRunner:
 
 
 @pytest.fixture(scope="module")
-def host(fleet: Fleet) -> Iterator[FleetHost]:
+def host(fleet: Fleet) -> FleetHost:
     [host] = boot_serving(fleet)
-    yield host
-    host.remove()
+    return host
 
 
 @pytest.fixture(scope="module")

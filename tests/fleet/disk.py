@@ -13,7 +13,7 @@ from pathlib import Path
 
 _SIZE = 128 << 30
 """Bytes of the image, which is sparse: what a plan wants of a server's disk does not depend on the disk of this machine."""
-_MOST_LEFT = 1 << 30
+_MOST_LEFT = 1 << 29
 """Bytes of deleted files that an image may hold; to return four gigabytes takes 1.5 s."""
 _EVERY_S = 10.0
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -65,6 +65,11 @@ _booted: list[Fleet] = []
 JOURNAL_LINES = 40
 
 
+def booted() -> Sequence[Fleet]:
+    """Return the fleet of this process, if there is one."""
+    return _booted
+
+
 def end_of_journals() -> list[tuple[str, str]]:
     """Return titles and texts: the free disk of this machine, and for each host that runs what its services said of errors and the end of its journal.
 
@@ -83,7 +88,7 @@ def end_of_journals() -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="session")
 def fleet() -> Iterator[Fleet]:
-    """Boots hosts: `fleet.boot(3)`; all are removed at the end, whatever happens."""
+    """Boots hosts: `fleet.boot(3)`; those of a file are removed after it (tests/fleet/conftest.py), the others at the end, whatever happens."""
     require_hosts()
     remove_leftovers(_say)
     before = {number: signal.signal(number, _terminated) for number in (signal.SIGTERM, signal.SIGHUP)}
@@ -101,7 +106,8 @@ def fleet() -> Iterator[Fleet]:
 @pytest.fixture(scope="session")
 def pair(fleet: Fleet) -> list[FleetHost]:
     """Two hosts that tests share; a test that damages one repairs it or boots its own."""
-    return fleet.boot(2)
+    fleet.shared = fleet.boot(2)
+    return fleet.shared
 
 
 @pytest.fixture

@@ -113,6 +113,8 @@ class Fleet:
             self.network = Network.make(self.name)
         self._open = False
         self.hosts: list[FleetHost] = []
+        self.shared: list[FleetHost] = []
+        """Those that tests of several files use."""
 
     def boot(
         self,
@@ -169,6 +171,12 @@ class Fleet:
             known.writelines(f"{address} {' '.join(key.read_text().split()[:2])}\n" for key in keys)
         self.hosts.append(FleetHost(name, address, self.key_file, self.known_hosts, self.admin_password, machine))
         return self.hosts[-1]
+
+    def remove_hosts(self) -> None:
+        """Remove the hosts that are not shared: each may hold gigabytes."""
+        for host in self.hosts:
+            if host not in self.shared:
+                host.remove()
 
     def remove(self) -> None:
         """Remove all hosts and the network."""

@@ -28,7 +28,6 @@ def test_a_bare_host_is_provisioned_from_one_file(fleet: Fleet, tmp_path: Path) 
     # the missing packages of the host came in the file as well
     assert host.sh("dpkg-query -W -f '${Status}' libnuma1").strip() == "install ok installed"
     assert tokens_by_vllm(host) == tokens_computed(host)
-    host.remove()
 
 
 def tokens_by_vllm(host: FleetHost) -> int:

@@ -10,7 +10,6 @@ import re
 import shlex
 import shutil
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +34,9 @@ SERVER = "podman inspect -f '{{.State.Pid}}' firstlight-vllm 2>/dev/null"
 
 
 @pytest.fixture(scope="module")
-def host(fleet: Fleet) -> Iterator[FleetHost]:
+def host(fleet: Fleet) -> FleetHost:
     [host] = fleet.boot(1, packages=(*FOR_A_USER, "podman", "crun"), suite=TRIXIE, containers=True)
-    yield host
-    host.remove()
+    return host
 
 
 @pytest.fixture(scope="module")

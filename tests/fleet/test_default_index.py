@@ -33,4 +33,3 @@ def test_the_newest_debian_serves_with_the_torch_of_the_main_index(
     assert found["attention"]["used"] == "CPU_ATTN"
     assert "32 of 32 greedy tokens equal the reference" in printed
     assert not [check for check in found["checks"] if check["status"] in ("fail", "error")]
-    host.remove()

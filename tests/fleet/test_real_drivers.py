@@ -6,7 +6,6 @@ small sources in place of the driver's, which dkms compiles for minutes.
 """
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,12 +39,11 @@ IMAGE = r"^ *linux-image-(6[\d.]+-\d+-(?:cloud-)?amd64) .* bookworm/main "
 
 
 @pytest.fixture(scope="module")
-def host(fleet: Fleet) -> Iterator[FleetHost]:
+def host(fleet: Fleet) -> FleetHost:
     [booted] = fleet.boot(1, online=True)
     give_cards(booted)
     booted.sh(f"{ENABLE} && apt-get -qq update", timeout_s=600)
-    yield booted
-    booted.remove()
+    return booted
 
 
 @pytest.fixture(scope="module")

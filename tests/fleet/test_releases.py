@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,10 @@ BEHIND_A_GATEWAY = pytest.mark.long("releases behind a gateway", seconds=700)
 
 
 @pytest.fixture(scope="module")
-def other(fleet: Fleet) -> Iterator[FleetHost]:
+def other(fleet: Fleet) -> FleetHost:
     """One more host."""
     [other] = boot_serving(fleet)
-    yield other
-    other.remove()
+    return other
 
 
 @pytest.fixture(scope="module")
@@ -249,12 +248,11 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(fleet: Fleet, host: FleetHost, other: FleetHost, folder: Path) -> Iterator[Site]:
+def site(fleet: Fleet, host: FleetHost, other: FleetHost, folder: Path) -> Site:
     [gateway] = fleet.boot(1, packages=("haproxy", "openssl"))
     site = Site(gateway, [host, other], folder, CommandRunner(folder / "logs"))
     site.command("provision", "-i", site.inventory(), code=0)
-    yield site
-    gateway.remove()
+    return site
 
 
 @BEHIND_A_GATEWAY

@@ -4,7 +4,6 @@ The tests of this file run in order; each continues from the state that the one 
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,16 +65,14 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(fleet: Fleet, folder: Path) -> Iterator[Site]:
+def site(fleet: Fleet, folder: Path) -> Site:
     [gateway] = fleet.boot(1, packages=("haproxy", "openssl"))
     [host] = fleet.boot(1, packages=FOR_A_USER)
     write_model(folder / "bigrams", (ROOT / "README.md").read_text(encoding="utf-8"))
     write_adapter(folder / "adapter")
     (folder / "template.jinja").write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
     # Both releases run on this machine: a difference of their times says nothing.
-    yield Site(gateway, host, folder, CommandRunner(folder / "logs", "tests.fleet.times_not_compared"))
-    gateway.remove()
-    host.remove()
+    return Site(gateway, host, folder, CommandRunner(folder / "logs", "tests.fleet.times_not_compared"))
 
 
 def test_two_services_serve_at_once(site: Site) -> None:

@@ -3,7 +3,6 @@
 The tests of this file run in order on one host; each continues from the state that the one before left.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,11 +19,10 @@ AS_USER = f"runuser -u {NO_SUDO} -- env XDG_RUNTIME_DIR=/run/user/$(id -u {NO_SU
 
 
 @pytest.fixture(scope="module")
-def host(fleet: Fleet) -> Iterator[FleetHost]:
+def host(fleet: Fleet) -> FleetHost:
     """A host whose administrator installed the OS packages."""
     [host] = fleet.boot(1, packages=FOR_A_USER)
-    yield host
-    host.remove()
+    return host
 
 
 @pytest.fixture(scope="module")

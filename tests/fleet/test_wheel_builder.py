@@ -13,14 +13,14 @@ from provision.fleet.inventory import load
 from provision.fleet.ssh import open_session
 from provision.fleet.ssh.session import Session
 from provision.phases.stage.wheelhouse import Store
-from tests.features.wheel_builder.conftest import Site, no_interpreter, site, uv_cache
+from tests.features.wheel_builder.conftest import Site, no_interpreter, site
 from tests.features.wheel_builder.standin import standin_job
 from tests.fleet.hosts import FleetHost
 from tests.install.fleet_site import make_fleet_site
 
 pytestmark = pytest.mark.long(seconds=90)
 
-__all__ = ["site", "uv_cache"]  # fixtures
+__all__ = ["site"]  # a fixture
 
 PREFIX = "/opt/firstlight"
 PYTHON = "3.11"

@@ -68,10 +68,12 @@ def sample_key(**changes: Any) -> BuildKey:
     return make_key(**(values | changes))
 
 
-@pytest.fixture(scope="session")
-def uv_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="package")
+def uv_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """uv's cache of these tests. uv unpacks a local torch to read its metadata: 700 MB that are not needed again."""
-    return tmp_path_factory.mktemp("uv-cache")
+    folder = tmp_path_factory.mktemp("uv-cache")
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +96,7 @@ class BuilderForCuda(WheelBuilder):
 
 
 @pytest.fixture(scope="session")
-def site(uv_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The sample under flash-attn's name, staged and built with nvcc from wheels: cancelled after its first unit, then resumed."""
     folder = tmp_path_factory.mktemp("wheel-builder")
     # Files come from the user's own wheelhouse where the suite has one; what is built here stays here.
@@ -103,8 +105,10 @@ def site(uv_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         set_facts(patch, cuda_home=None)
         # Not for all later tests of this process: those on hosts pass uv's variables to them.
         with pytest.MonkeyPatch.context() as for_uv:
-            for_uv.setenv("UV_CACHE_DIR", str(uv_cache))
+            for_uv.setenv("UV_CACHE_DIR", str(folder / "uv"))
             made = _stage(folder, store)
+        # The interrupted build and the resumed one each left an unpacked torch.
+        shutil.rmtree(folder / "uv")
         yield made
     shutil.rmtree(folder)
 
