@@ -4,6 +4,7 @@ Many file systems discard every freed block on their device: there each uninstal
 so does the removal of each host. Syncs of package managers are cheap here as well, because nothing is read after a crash.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -41,15 +42,26 @@ def trim(folder: Path) -> None:
         subprocess.run(("fstrim", str(folder)), capture_output=True, check=False)
 
 
-def trim_regularly(folder: Path) -> Callable[[], None]:
-    """Return the blocks of deleted files from now on, also within a test; what this returns ends it."""
+def link_equal(kept: Path, arrived: Path) -> None:
+    """Replace wheels by links to those with their names that arrived whole in another folder of the disk: gigabytes are there once."""
+    with contextlib.suppress(FileNotFoundError):  # those of the second folder are removed meanwhile
+        for twin in arrived.rglob("*.whl"):
+            for file in kept.rglob(twin.name):
+                if twin.stat().st_size == file.stat().st_size and not twin.samefile(file):
+                    link = file.with_suffix(".link")
+                    link.hardlink_to(twin)
+                    link.replace(file)
+
+
+def regularly(work: Callable[[], None]) -> Callable[[], None]:
+    """Do something from now on every few seconds, also within a test; what this returns ends it."""
     ended = threading.Event()
 
-    def work() -> None:
+    def repeat() -> None:
         while not ended.wait(_EVERY_S):
-            trim(folder)
+            work()
 
-    thread = threading.Thread(target=work, daemon=True)
+    thread = threading.Thread(target=repeat, daemon=True)
     thread.start()
 
     def end() -> None:

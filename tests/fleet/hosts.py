@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ class Fleet:
         draft.rename(self.folder)
         self.disk = self.folder / "disk"
         disk.attach(self.disk)
-        self._end_trimming = disk.trim_regularly(self.disk)
+        self._end_trimming = disk.regularly(partial(disk.trim, self.disk))
         self.key_file = self.folder / "id_ed25519"
         command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test fleet", "-f", str(self.key_file))
         self.known_hosts = self.folder / "known_hosts"

@@ -6,6 +6,7 @@ There is no card to compute on: verify cannot be green, and must report one caus
 import shlex
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,16 +45,17 @@ SETS = {
 
 
 @pytest.fixture
-def card_host(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[FleetHost]:
+def card_host(fleet: Fleet, wheels_for_once: Path, request: pytest.FixtureRequest) -> Iterator[FleetHost]:
     disk.trim(fleet.disk)
     free = shutil.disk_usage(fleet.folder).free >> 30
     assert free >= NEEDED_GIB, f"{free} GiB are free on this machine; a real set needs {NEEDED_GIB}"
     host = boot_with_cards(fleet, request.param)
+    end = disk.regularly(partial(disk.link_equal, wheels_for_once, host.machine.folder / "upper/var/tmp"))
     yield host
+    end()
     host.remove()
 
 
-@pytest.mark.usefixtures("wheels_for_once")
 @pytest.mark.parametrize(
     ("wanted", "card_host"),
     [
