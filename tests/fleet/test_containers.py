@@ -267,6 +267,7 @@ def test_an_uninstallation_leaves_nothing(firstlight: CommandRunner, host: Fleet
 
 
 @pytest.mark.long("a container from a bundle", seconds=350)
+@pytest.mark.usefixtures("wheels_for_once")
 def test_a_bundle_has_the_image_for_a_controller_and_a_host_without_a_network(
     host: FleetHost, image: Path, folder: Path
 ) -> None:
