@@ -15,6 +15,7 @@ from provision.features.firewall.rules import FIREWALL, START, RuleSet
 from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost, write_inventory
 from tests.fleet.serving import ask, wait_until_healthy
+from tests.fleet.snapshots import boot_serving
 
 pytestmark = pytest.mark.long(seconds=780)
 
@@ -27,7 +28,7 @@ PATIENCE_S = 120.0
 
 @pytest.fixture(scope="module")
 def hosts(fleet: Fleet) -> list[FleetHost]:
-    return fleet.boot(2, packages=("nftables",))
+    return boot_serving(fleet, 2)
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +98,8 @@ def test_two_hosts_serve_one_model_and_the_head_answers_for_both(
     assert ask(hosts[0])["with"][0] == 200
     assert hosts[1].sh("ss -Hltn sport = :8000") == "", "the other host answers nobody"
     for one in hosts:
-        began = [events(one, unit) for unit in (START.unit, UNIT)]
-        assert began[0][0] < began[1][0], f"rules are loaded before vLLM starts: {began}"
+        began = [events(one, unit)[-1] for unit in (START.unit, UNIT)]
+        assert began[0] < began[1], f"rules are loaded before vLLM starts: {began}"
     firstlight.changes_nothing("provision", "-i", inventory)
 
 
