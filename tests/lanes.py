@@ -23,8 +23,8 @@ _LONGEST = (
         )
     ),
 )
-"""The longest lanes without hosts and with them, the longest first: no process waits for one at the end. Those of `_LARGE` come before."""
-_LARGE = tuple(
+"""The longest lanes without hosts and with them, the longest first: no process waits for one at the end. Those of `LARGE` come before."""
+LARGE = tuple(
     f"{FLEET}/test_{name}.py"
     for name in (
         *("cards", "containers", "default_index", "real_drivers"),
@@ -53,9 +53,9 @@ def rank(path: str) -> tuple[bool, int]:
 def next_lane(running: Collection[str], waiting: Iterable[str]) -> str:
     """Return a large lane that waits where none runs, else that of the shared hosts, the longest, else the first of the others."""
     lanes = [*waiting]
-    large = [place for place in _LARGE if place in lanes]
+    large = [place for place in LARGE if place in lanes]
     others = [place for place in lanes if place not in large]
-    if large and not (others and any(place in _LARGE for place in running)):
+    if large and not (others and any(place in LARGE for place in running)):
         return large[0]
     return FLEET if FLEET in others else others[0]
 

@@ -9,6 +9,8 @@ from datetime import datetime
 
 import pytest
 
+from tests.lanes import LARGE, lane
+
 PARTS = 3
 TODAY = "today"
 USUAL_S = 20.0
@@ -55,20 +57,26 @@ class Turn:
     name: str
     seconds: float
     """About how long it takes on two cores, as the marker says."""
+    large: bool
+    """Whether it waits for other tests that fill the disk."""
 
 
 def turn_of(item: pytest.Item) -> Turn | None:
     """Return the turn of a long test; None for tests that are not long."""
     for node, marker in item.iter_markers_with_node("long"):
         name = str(marker.args[0]) if marker.args else item.nodeid if node is item else node.nodeid
-        return Turn(name, float(marker.kwargs.get("seconds", USUAL_S)))
+        large = lane(item.nodeid.partition("::")[0]) in LARGE
+        return Turn(name, float(marker.kwargs.get("seconds", USUAL_S)), large)
     return None
 
 
 def leave_out(items: list[pytest.Item], share: int) -> list[pytest.Item]:
-    """Return the long tests that have no turn in a share. The longest turns are dealt out first, each to the shortest share."""
+    """Return the long tests that have no turn in a share.
+
+    Turns are dealt out each to the shortest share: first those that run one after the other, then the others, and of each kind the longest first.
+    """
     turns = {item: turn for item in items if (turn := turn_of(item))}
     shares: list[set[Turn]] = [set() for _ in range(PARTS)]
-    for turn in sorted(set(turns.values()), key=lambda turn: (-turn.seconds, turn.name)):
+    for turn in sorted(set(turns.values()), key=lambda turn: (not turn.large, -turn.seconds, turn.name)):
         min(shares, key=lambda those: sum(one.seconds for one in those)).add(turn)
     return [item for item, turn in turns.items() if turn not in shares[share]]

@@ -17,7 +17,7 @@ from tests.fleet.hosts import Fleet, FleetHost, write_inventory
 from tests.fleet.serving import ask, wait_until_healthy
 from tests.fleet.snapshots import boot_serving
 
-pytestmark = pytest.mark.long(seconds=780)
+pytestmark = pytest.mark.long(seconds=450)
 
 UNIT = "firstlight-vllm.service"
 OTHER_NAME = "first-light-2"

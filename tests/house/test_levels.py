@@ -73,3 +73,24 @@ def test_shares_take_about_as_long_as_one_another(pytester: pytest.Pytester) -> 
     turns = {item: turn for item in items if (turn := turn_of(item))}
     left = [leave_out(items, share) for share in range(PARTS)]
     assert [sum(turn.seconds for item, turn in turns.items() if item not in out) for out in left] == [600, 600, 600]
+
+
+def test_tests_that_wait_for_one_another_are_in_different_shares(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nmarkers = long")
+    folder = pytester.mkdir("tests") / "fleet"
+    folder.mkdir()
+    for name, seconds in {
+        "cards": 300,
+        "containers": 100,
+        "drivers": 200,
+        "span": 300,
+        "user": 250,
+        "faults": 100,
+    }.items():
+        mark = f"@pytest.mark.long({name!r}, seconds={seconds})"
+        (folder / f"test_{name}.py").write_text(f"import pytest\n{mark}\ndef test_one(): pass\n", encoding="utf-8")
+    items, _ = pytester.inline_genitems()
+    turns = {item: turn for item in items if (turn := turn_of(item))}
+    left = [leave_out(items, share) for share in range(PARTS)]
+    shares = {frozenset(turn.name for item, turn in turns.items() if item not in out) for out in left}
+    assert shares == {frozenset({"cards", "faults"}), frozenset({"containers", "span"}), frozenset({"drivers", "user"})}
