@@ -1,9 +1,11 @@
 """The output of amd-smi in each of its forms, and its meaning."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from tests.verify.localhost import program
 from verify.checks.devices.cards import evaluate_amd_clocks as evaluate_clocks
 from verify.checks.devices.cards import evaluate_amd_ecc as evaluate_ecc
 from verify.checks.devices.cards import evaluate_amd_links as evaluate_links
@@ -26,6 +28,16 @@ def test_amd_smi_is_read_in_both_of_its_forms() -> None:
     for broken in ("", "[{}]", '{"gpu_data": [{"gpu": 0, "ecc": {}}]}', "WARNING: user is missing the render group"):
         with pytest.raises(amd_smi.AmdSmiError):
             amd_smi.ERRORS.parse(broken)
+
+
+def test_amd_smi_outside_the_path_is_asked_where_rocm_puts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    monkeypatch.setattr(amd_smi, "ROCM_BIN", str(tmp_path))
+    assert amd_smi.ERRORS.ask() is None
+    program(tmp_path / "amd-smi", f'echo "$@" >"{tmp_path}/options"\nexec /bin/cat "{tmp_path}/answer"')
+    (tmp_path / "answer").write_text(ROCM_6, encoding="utf-8")
+    assert amd_smi.ERRORS.ask() == amd_smi.ERRORS.parse(ROCM_6)
+    assert (tmp_path / "options").read_text(encoding="utf-8").split() == [*amd_smi.ERRORS.options, "--json"]
 
 
 def test_uncorrected_errors_of_amd_cards_fail() -> None:

@@ -11,6 +11,8 @@ from verify.host.views import Gpu, pci_address
 from verify.host.views.nvml import Health
 
 LIMIT_S = 30.0
+ROCM_BIN = "/opt/rocm/bin"
+"""Where ROCm's packages put amd-smi; not all of them add the folder to PATH (ROCm's installation guide, post-installation instructions)."""
 VIOLATION = "_violation_status"
 
 Row = TypeVar("Row")
@@ -68,12 +70,14 @@ class Query(Generic[Row]):
 
     def ask(self) -> tuple[Row, ...] | None:
         """Return the answer in amd-smi's order; None if it is not installed. Raises AmdSmiError."""
-        if not shutil.which(self.command[0]):
+        name, *options = self.command
+        program = shutil.which(name) or shutil.which(name, path=ROCM_BIN)
+        if program is None:
             return None
         text = " ".join(self.command)
         try:
             done = subprocess.run(
-                self.command, capture_output=True, text=True, errors="replace", check=False, timeout=LIMIT_S
+                (program, *options), capture_output=True, text=True, errors="replace", check=False, timeout=LIMIT_S
             )
         except subprocess.TimeoutExpired:
             raise AmdSmiError(f"`{text}` did not end within {LIMIT_S:g} s") from None
