@@ -17,6 +17,7 @@ from provision.core.unit_set import UnitSet, filled
 
 READ_DEADLINE_S = 60.0
 SSH_SERVER = "sshd"
+PACKAGES = ("nftables",)
 RULES = "rules.nft"
 LOOPBACK = 'iifname "lo" accept'
 REACH_S = 3
@@ -175,7 +176,7 @@ def firewall_set(openings: Sequence[Opening], prefix: str, rule_set: RuleSet = F
         name=rule_set.name,
         files={RULES: render(openings, rule_set)},
         units={rule_set.unit: unit},
-        packages=("nftables",),
+        packages=PACKAGES,
         checks=(("nft", "-c", "-f", RULES),),
         proofs=(("nft", "list", "table", *rule_set.table.split()),),
     )

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from provision.core.models.records import PhaseResult
+from provision.features.firewall import hooks
 from provision.run.context import RunContext
 from tests.features.firewall.fake_firewalls import Fleet, fleet
 
@@ -67,6 +68,21 @@ def test_rules_are_removed_with_the_setting_and_with_the_last_gateway(fleet: Fle
     assert serve(context, "gpu-1").text == "the rules of its firewall were removed"
     fleet.run(**change)
     assert fleet.played == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"firewall": "set"}, ["gpu-1", "gpu-2"]),
+        ({"firewall": "tell"}, []),
+        ({"firewall": "set", "gateway": False}, []),
+    ],
+)
+def test_a_plan_knows_which_hosts_need_packages_for_rules(
+    fleet: Fleet, settings: dict[str, Any], names: list[str]
+) -> None:
+    hosts = fleet.open_run(**settings).inventory.hosts
+    assert hooks.needed_packages(hosts) == {name: ["nftables"] for name in names}
 
 
 def test_rules_that_lock_a_gateway_out_are_taken_back(fleet: Fleet) -> None:
