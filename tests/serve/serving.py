@@ -58,7 +58,8 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(401, {"error": "Unauthorized"})
         elif self.path == "/v1/chat/completions":
             status = CONFIGURATION.get("chat_status", 200)
-            self.reply(status, {"choices": []} if status == 200 else {"error": {"message": "no chat template"}})
+            refused = {"error": {"message": CONFIGURATION.get("chat_refused", "you must provide a chat template")}}
+            self.reply(status, {"choices": []} if status == 200 else refused)
         elif "status" in CONFIGURATION:
             self.reply(
                 CONFIGURATION["status"], {"error": {"message": "Out of range float values are not JSON compliant"}}
@@ -83,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
         self.reply(200, {"choices": [{"prompt_logprobs": [None, *entries[1:]]}]})
 
     def vectors(self, body: dict[str, Any]) -> None:
-        """Each text has a vector of length 1, a pair a score; `differs` names what they depend on besides."""
+        """Each text has a vector of length 1, a pair a score; `differs` names what they depend on besides, or `relevant` alone."""
         texts = body.get("input") or [f"{one} {two}" for one, two in zip(body["text_1"], body["text_2"], strict=True)]
         differs = CONFIGURATION.get("differs", "")
         others = {"batch": str(len(texts)), "adapter": body["model"].removeprefix("qwen3")}.get(differs, differs)
@@ -92,9 +93,8 @@ class Handler(BaseHTTPRequestHandler):
             source = random.Random(others if differs == "nothing" else text + others)
             vector = [source.uniform(-1, 1) for _ in range(8)]
             length = math.hypot(*vector) / CONFIGURATION.get("length", 1.0)
-            entries.append(
-                {"index": number, "embedding": [value / length for value in vector], "score": abs(vector[0])}
-            )
+            score = abs(vector[0]) * (0.00001 if differs == "relevant" and "saw" not in text else 1.0)
+            entries.append({"index": number, "embedding": [value / length for value in vector], "score": score})
         self.reply(200, {"data": entries[::-1]})
 
     def stream(self, prompt: list[int] | str) -> None:

@@ -150,6 +150,15 @@ def test_a_model_without_a_chat_template_is_ready_and_takes_no_chat(proven: Prov
     assert (record["ready"], record["model"], record["chat"]) == (True, "builtin-1", False)
 
 
+@pytest.mark.parametrize(
+    ("status", "said"), [(500, "out of order"), (400, "reasoning parser could not locate think start/end tokens")]
+)
+def test_a_server_that_refuses_every_chat_is_not_ready(proven: Prove, status: int, said: str) -> None:
+    text = refusal(proven(chat_status=status, chat_refused=said))
+    assert text.startswith("the server answers completions but no chat: ")
+    assert said in text
+
+
 def test_the_phases_of_a_start_that_was_not_observed_are_omitted(proven: Prove, serving: Callable[..., int]) -> None:
     port = serving()
     deadline = time.monotonic() + 20
@@ -437,6 +446,11 @@ def test_vectors_that_depend_on_other_texts_or_on_none_are_refused(
     proven: Prove, vector_model: dict[str, Any], differs: str, words: str
 ) -> None:
     assert words in refusal(proven(request=vector_model, differs=differs))
+
+
+def test_a_reranker_may_give_all_that_answers_nothing_about_0(proven: Prove, vector_model: dict[str, Any]) -> None:
+    answer = proven(request=vector_model | {"task": "score"}, differs="relevant")
+    assert answer["state"] == "ready", refusal(answer)
 
 
 def test_a_normalised_vector_has_length_1(proven: Prove, vector_model: dict[str, Any]) -> None:

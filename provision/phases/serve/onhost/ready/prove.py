@@ -37,6 +37,10 @@ from .vectors import check_adapter as check_vectors_of_adapter
 from .vectors import check_vectors
 from .watch import stopped, watched
 
+NO_ROUTE = (404, 501)
+"""Statuses with which vLLM answers at a route that the model does not have."""
+TAKES_NO_CHAT = ("chat template", "does not support Chat Completions")
+"""What vLLM says of a chat where the model takes none; source: ChatTemplateResolutionError and create_chat_completion of vLLM."""
 POLL_S = 0.1
 STATE_POLL_S = 1.0
 
@@ -114,12 +118,17 @@ def prove(request: ReadinessRequest, client: Client, state: ServiceState, *, sta
 
 
 def chats(client: Client) -> bool:
-    """Return whether the model answers a chat; one without a chat template only completes texts. Raises RequestError."""
+    """Return whether the model answers a chat; one without a chat template only completes texts.
+
+    Raises NotProvenError where the server refuses a chat for another reason, and RequestError.
+    """
     body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
     try:
         client.post("/v1/chat/completions", body)
-    except RefusedError:
-        return False
+    except RefusedError as refusal:
+        if refusal.status in NO_ROUTE or any(words in str(refusal) for words in TAKES_NO_CHAT):
+            return False
+        raise NotProvenError(f"the server answers completions but no chat: {refusal}") from None
     return True
 
 
