@@ -151,11 +151,23 @@ def assignment(name, value):
     return f'{name}="' + re.sub(r'(["\\$`])', r"\\\1", value) + '"\n'
 
 
+def kept_key(before):
+    """Return the key of the file that is replaced, without quotes, which other programs would send; None without one."""
+    found = re.search(rf"^#?{KEY}=(.+)$", before or "", re.MULTILINE)
+    if found is None:
+        return None
+    key = re.sub(r"""^(["'])(.*)\1$""", r"\2", found[1].strip())
+    if re.search(r"""[\s"']""", key):
+        raise HostError(f"{KEY} in etc/service.env holds blanks or quotes", "choose a key without them")
+    return key
+
+
 def environment_text(service, before):
+    """Return the variables of a service. A key stays, as a comment where none is asked for: clients have it when one is asked for again."""
     lines = [assignment(name, str(value)) for name, value in sorted((service.get("environment") or {}).items())]
-    if service["api_key"]:
-        kept = re.search(rf"^{KEY}=(\S+)$", before or "", re.MULTILINE)
-        lines.append(f"{KEY}={kept.group(1) if kept else secrets.token_urlsafe(32)}\n")
+    key = kept_key(before) or (secrets.token_urlsafe(32) if service["api_key"] else None)
+    if key:
+        lines.append(f"{'' if service['api_key'] else '#'}{KEY}={key}\n")
     return "".join(lines)
 
 

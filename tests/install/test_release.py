@@ -40,6 +40,7 @@ def activate(
     start_cache: str = "",
     address: str | None = None,
     unit_name: str = "firstlight-vllm.service",
+    api_key: bool = True,
     **options: Any,
 ) -> dict[str, Any]:
     """Switch to a release that differs by its environment, unit and model. No supervisor is called `test`, so none is used."""
@@ -49,7 +50,7 @@ def activate(
         "unit": unit,
         "unit_path": str(prefix / "units" / unit_name),
         "environment": {"VLLM_CACHE_ROOT": f"{prefix}/cache/start-{start_cache}/vllm"} if start_cache else {},
-        "api_key": True,
+        "api_key": api_key,
         "digest": f"of {unit}{start_cache}",
     }
     record: dict[str, Any] = {
@@ -213,6 +214,37 @@ def test_the_difference_shows_the_unit_and_no_secret(prefix: Path) -> None:
     assert key
     assert key not in text
     assert "release.json: differs; its content is not shown" in text
+
+
+def variables(prefix: Path) -> list[str]:
+    return (prefix / "etc" / "service.env").read_text().splitlines()
+
+
+def test_a_key_stays_while_the_service_asks_for_none(prefix: Path) -> None:
+    activate(prefix)
+    [line] = variables(prefix)
+    assert line.startswith("VLLM_API_KEY=")
+    activate(prefix, api_key=False)
+    assert variables(prefix) == [f"#{line}"]
+    activate(prefix, supervisor="none", api_key=False)
+    activate(prefix)
+    assert variables(prefix) == [line]
+
+
+@pytest.mark.parametrize("written", ["abc-1", '"abc-1"', "'abc-1'"])
+def test_a_key_that_was_written_by_hand_stays_without_its_quotes(prefix: Path, written: str) -> None:
+    activate(prefix)
+    (prefix / "etc" / "service.env").write_text(f"VLLM_API_KEY={written}\n")
+    activate(prefix, unit="[Service]\nNice=5\n")
+    assert variables(prefix) == ["VLLM_API_KEY=abc-1"]
+
+
+def test_a_key_that_not_all_programs_read_alike_is_refused(prefix: Path) -> None:
+    activate(prefix)
+    (prefix / "etc" / "service.env").write_text('VLLM_API_KEY="a b"\n')
+    result = activate(prefix, unit="[Service]\nNice=5\n")
+    assert "VLLM_API_KEY in etc/service.env holds blanks or quotes" in json.dumps(result)
+    assert variables(prefix) == ['VLLM_API_KEY="a b"']
 
 
 def test_a_changed_setting_is_rolled_back_in_the_same_environment(prefix: Path) -> None:
