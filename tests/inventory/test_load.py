@@ -208,6 +208,8 @@ WRONG = {
     "file of arguments": "firstlight_vllm_args: [--config, x.yml]",
     "short for a file of arguments": "firstlight_vllm_args: [--conf=x.yml]",
     "a server without the key": "firstlight_vllm_args: [--grp]",
+    "a server with TLS": "firstlight_vllm_args: [--ssl-keyf, server.key, '--ssl-certfile=server.pem']",
+    "a server at a socket": "firstlight_vllm_args: [--uds, /run/vllm.sock]",
     "files of a hub that are not fetched": "{firstlight_model: org/tiny, firstlight_vllm_args: [--config-format, mistral, --load-format=mistral]}",
     "secret argument": "firstlight_vllm_args: ['--api-key=abc']",
     "secret variable": "firstlight_env: {HF_TOKEN: abc}",
