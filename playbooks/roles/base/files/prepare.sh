@@ -4,7 +4,8 @@
 # `firstlight-changed:`, `firstlight-python:`, `firstlight-account:`, `firstlight-groups:`, `firstlight-error:`.
 set -eu
 umask 022
-export DEBIAN_FRONTEND=noninteractive LC_ALL=C
+# Of Ubuntu's needrestart: list services that use an older library, restart none.
+export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l LC_ALL=C
 
 marker=$FIRSTLIGHT_PREFIX/.firstlight
 list=$FIRSTLIGHT_PREFIX/installed-packages.txt

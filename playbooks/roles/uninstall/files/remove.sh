@@ -2,7 +2,8 @@
 # Removes what an installation brought, in an order that a second call can take up: the marker that says the prefix is
 # ours goes last. Prints `firstlight-changed:` for what was removed and `firstlight-left:` for what stays.
 set -eu
-export DEBIAN_FRONTEND=noninteractive LC_ALL=C
+# Of Ubuntu's needrestart: list services that use an older library, restart none.
+export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l LC_ALL=C
 
 prefix=$FIRSTLIGHT_PREFIX
 # What an installation has at its top.
