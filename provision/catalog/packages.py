@@ -99,7 +99,7 @@ def repository_of_component(
         version_id: Its release (VERSION_ID of os-release).
         machine: The processor architecture; None: x86_64, which the plan assumes of a described host.
         mirror: An address that replaces the vendor's.
-        key: A file on the controller with the mirror's public key; None: the vendor's key.
+        key: A file on the controller with the mirror's public key; None: the vendor's key, from the mirror where it is not among our files.
 
     Raises:
         UsageError: The vendor has no repository for this system.
@@ -121,13 +121,15 @@ def repository_of_component(
             hint="upgrade the host to one of these releases, or install it as its vendor describes; then run the same command again",
         )
     values = asdict(system) | asdict(spelling) | {"version_id": version_id or system.version_id}
+    base = (mirror or row.base).rstrip("/")
     return Repository(
         name=row.name,
         manager=row.manager,
-        uri=f"{(mirror or row.base).rstrip('/')}/{row.path}".format(**values),
+        uri=f"{base}/{row.path}".format(**values),
         suite=row.suite.format(**values),
         components=row.components,
-        key=key or row.key.format(**values),
+        # A copy has the vendor's key where the vendor has it; the fingerprint decides whether it is trusted.
+        key=key or row.key.replace(row.base, base).format(**values),
         fingerprint=None if key else row.fingerprint,
         rivals=row.rivals,
         origin=row.origin,

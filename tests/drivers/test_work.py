@@ -221,6 +221,15 @@ def test_a_mirror_replaces_the_vendors_repository_and_its_key() -> None:
     assert copied["fingerprint"] == "EB693B3035CD5710E231E123A4B469963BF863CC"
 
 
+@pytest.mark.parametrize(("system", "key"), [(("debian", "13"), "8793F200.pub"), (("rocky", "9"), "D42D0685.pub")])
+def test_a_host_fetches_the_vendors_key_from_the_mirror(system: tuple[str, str], key: str) -> None:
+    settings = {"driver_repository": "https://mirror.example.com/cuda"}
+    found = work(facts(*system), stack(INSTALL), **settings).parts["driver"]["repository"]
+    assert found["key"] == f"{found['uri']}{key}"
+    assert found["uri"].startswith("https://mirror.example.com/cuda/")
+    assert found["fingerprint"]
+
+
 def test_a_toolkit_is_installed_only_if_it_is_requested_and_missing() -> None:
     assert work(facts(), stack()).cuda_toolkit is None
     assert work(facts(), stack(), cuda_toolkit="13.0").parts["cuda_toolkit"]["packages"] == [
