@@ -93,6 +93,7 @@ SELECTED = {
     "gpu": ["gpu-1", "gpu-2", "gpu-3", "gpu-4"],
     "gpu[0:1]": ["gpu-1", "gpu-2"],
     "gpu:!gpu-3": ["gpu-1", "gpu-2", "gpu-4"],
+    "gpu:&gpu-[1:2]": ["gpu-1", "gpu-2"],
     "gpu-*,lone": ["gpu-1", "gpu-2", "gpu-3", "gpu-4", "lone"],
     "~gpu-[34]": ["gpu-3", "gpu-4"],
 }

@@ -3,6 +3,7 @@
 # mypy: disable-error-code="import-untyped"
 import difflib
 import json
+import re
 import resource
 import sys
 from typing import Any
@@ -128,6 +129,9 @@ def _selected(inventory: InventoryManager, part: str) -> list[str]:
     sign = part[0] if part[0] in "!&" else ""
     pattern = part[len(sign) :]
     expanded = _hosts_of_range(inventory, pattern)
+    if expanded is not None and sign == "&":
+        # Ansible intersects with each pattern that has this sign.
+        return [f"&~({'|'.join(map(re.escape, expanded))})$"]
     if expanded is not None:
         return [sign + name for name in expanded]
     if _matches(inventory, pattern):
