@@ -63,3 +63,12 @@ def test_a_sudo_password_is_the_first_line_and_an_error_has_no_text_of_the_file(
     with pytest.raises(RemoteCommandError, match="it is no text") as caught:
         become_password(connection)
     assert "canary" not in caught.value.render()
+
+
+def test_a_program_that_prints_the_sudo_password_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("#!/bin/sh\nset -e\n")
+    file.chmod(0o700)
+    with pytest.raises(RemoteCommandError, match=f"{file} is executable") as caught:
+        become_password(Connection(kind="local", become_password_file=str(file)))
+    assert "--ask-become-pass" in caught.value.render()

@@ -4,6 +4,7 @@ The sudo password is sent over stdin, never as an argument.
 """
 
 import math
+import os
 from pathlib import Path
 
 from provision.core.errors import RemoteCommandError
@@ -50,13 +51,22 @@ def wrap(
 
 
 def become_password(connection: Connection) -> str | None:
-    """Return the sudo password, from memory or the file named in the inventory. Raises RemoteCommandError if that cannot be read."""
+    """Return the sudo password, from memory or the file that Ansible's settings name.
+
+    Raises:
+        RemoteCommandError: The file cannot be read, or is executable.
+    """
     if connection.become_password is not None:
         return connection.become_password.get_secret_value()
     if connection.become_password_file is None:
         return None
     try:
         with Path(connection.become_password_file).open(encoding="utf-8") as file:
+            if os.fstat(file.fileno()).st_mode & 0o111:
+                raise RemoteCommandError(
+                    f"the sudo password file {connection.become_password_file} is executable: Ansible would run it for the password",
+                    hint="name a file that contains the password and is not executable, or give the password with --ask-become-pass",
+                )
             return register_secret(file.readline(_LONGEST_PASSWORD).rstrip("\n"))
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
