@@ -82,6 +82,16 @@ def test_a_limit_names_machines_or_services(make: Make, limit: str, names: list[
     assert [host.name for host in hosts_of(make, TWO, limit=limit)] == names
 
 
+@pytest.mark.parametrize("limit", ["gpu-1@chat", "gpu:!gpu-1@embed"])
+def test_options_apply_to_the_services_within_the_limit(make: Make, limit: str) -> None:
+    path = make(yaml.dump({"gpu": {"hosts": {"gpu-1": {"ansible_host": "192.0.2.7", "firstlight_services": TWO}}}}))
+    [chat] = load(path, limit=limit, overrides={"port": 8020, "driver": "install"}).hosts
+    assert [(name, own.port, own.driver) for name, own in chat.services] == [
+        ("gpu-1@chat", 8020, "install"),
+        ("gpu-1@embed", 8001, "install"),
+    ]
+
+
 def test_a_service_that_a_machine_does_not_have_is_named(make: Make) -> None:
     with pytest.raises(UsageError, match="there is no service `gpu-1@chta`") as caught:
         hosts_of(make, TWO, limit="gpu-1@chta")

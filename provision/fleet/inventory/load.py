@@ -20,7 +20,7 @@ from provision.core.redaction import scrub
 from provision.core.scratch import scratch_folder
 from provision.fleet.inventory import cache
 from provision.fleet.inventory.connections import connection_of
-from provision.fleet.inventory.services import as_services, limit_of, variables_by_host
+from provision.fleet.inventory.services import as_services, is_of_machine, limit_of, variables_by_host
 from provision.fleet.inventory.settings import PREFIX, Problems, settings_of
 
 READER_DEADLINE_S = 120.0
@@ -56,8 +56,9 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     """Read an inventory: a file or a folder in any form that Ansible reads.
 
     Args:
-        overrides: Settings by name, in place of those of the inventory; None takes one away. `become_password` (text, kept in
-            memory only), with which all hosts become root, and `bundled_model` of `settings_of` are allowed as well.
+        overrides: Settings by name, in place of those of the inventory; None takes one away. Services outside the limit keep their own.
+            `become_password` (text, kept in memory only), with which all hosts become root, and `bundled_model` of `settings_of`
+            are allowed as well.
 
     Raises:
         InventoryError: The inventory is malformed.
@@ -83,15 +84,18 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
         own = {name: value for name, value in entry.variables.items() if name.startswith(PREFIX)}
         found = by_machine[entry.name] = []
         for name, given in variables_by_host(entry.name, own, problems).items():
+            # Beside a service within the limit, others of its machine keep settings of their own.
+            is_within = within.keeps(name, entry.name)
+            asked = {option: value for option, value in options.items() if is_within or is_of_machine(option)}
             settings = settings_of(
-                name, variables=given, overrides=options, base=base, problems=problems, bundled_model=bundled
+                name, variables=given, overrides=asked, base=base, problems=problems, bundled_model=bundled
             )
             if settings:
                 found.append(Host(name=name, groups=entry.groups, connection=connection, settings=settings))
     problems.raise_any(lambda variable: _places(path, variable))
     hosts = [host for machine, found in by_machine.items() for host in as_services(machine, found)]
     within.require_known(hosts)
-    hosts = [host for host in hosts if within.keeps(host)]
+    hosts = [host for host in hosts if within.keeps(host.name, host.machine)]
     if not hosts:
         raise _no_hosts(path, limit)
     # Only now: what is refused because of a secret in it must not lie in the cache.

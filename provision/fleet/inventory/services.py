@@ -43,7 +43,7 @@ def variables_by_host(machine: str, variables: Mapping[str, Any], problems: Prob
     for service, own in services.items():
         for name in own:
             plain = name.removeprefix(PREFIX)
-            if plain in OF_MACHINE or plain.startswith(_OF_OTHERS):
+            if is_of_machine(plain):
                 text = f"service `{service}` sets {plain}, which all services of a machine share"
                 problems.add(machine, SETTING, text, f"set {PREFIX}{plain} for the host")
             elif plain != name:
@@ -51,6 +51,11 @@ def variables_by_host(machine: str, variables: Mapping[str, Any], problems: Prob
                 problems.add(machine, SETTING, text, f"write `{plain}`")
         found[f"{machine}@{service}"] = {**shared, **{f"{PREFIX}{name}": value for name, value in own.items()}}
     return found
+
+
+def is_of_machine(setting: str) -> bool:
+    """Return whether all services of a machine share a setting."""
+    return setting in OF_MACHINE or setting.startswith(_OF_OTHERS)
 
 
 def as_services(machine: str, hosts: Sequence[Host]) -> list[Host]:
@@ -132,11 +137,11 @@ class Limit(NamedTuple):
     others: frozenset[str]
     """Other terms: a machine that is one of them is within the limit as a whole."""
 
-    def keeps(self, host: Host) -> bool:
+    def keeps(self, host: str, machine: str) -> bool:
         """Return whether a host is within the limit, whose machine is."""
-        is_named = host.name in self.named or host.machine in self.others
-        is_of_other = any(name.rpartition("@")[0] == host.machine for name in self.named)
-        return host.name not in self.excluded and (is_named or not is_of_other)
+        is_named = host in self.named or machine in self.others
+        is_of_other = any(name.rpartition("@")[0] == machine for name in self.named)
+        return host not in self.excluded and (is_named or not is_of_other)
 
     def require_known(self, hosts: Sequence[Host]) -> None:
         """Raise UsageError where it names a service that a machine does not have."""
