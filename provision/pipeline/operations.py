@@ -84,8 +84,10 @@ def verify(
     aggregate, around = (scrub([one.model_dump() for one in part]) for part in (checked.aggregate, checked.around))
     conclusion = checked.conclusion
     asked = [host for host in outcome.hosts if host.is_provisioned and host.name not in checked.left_out]
-    unreached = len(documents) < len(asked)
-    others = {host.name for host in outcome.hosts} - {host.name for host in asked}
+    # Of a host that is only a gateway or a monitoring host there is no document.
+    lost = {host.name for host in outcome.hosts if not host.is_provisioned and host.name not in checked.facts}
+    unreached = len(documents) < len(asked) or bool(lost)
+    others = {host.name for host in outcome.hosts} - {host.name for host in asked} - lost
     missing = without_answer(outcome.summary, documents.keys() | others)
     if junit_file:
         silent = [broken(one["host"], one["text"] or one["state"], remedy=one["hint"]).document for one in missing]

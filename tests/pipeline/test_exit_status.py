@@ -210,17 +210,19 @@ def test_uninstall_names_what_stays_on_this_machine(tmp_path: Path) -> None:
     assert not any(str(tmp_path / "none") in line for line in remains)
 
 
-def test_hosts_without_an_answer_are_named_in_the_json_of_verify(tmp_path: Path) -> None:
-    inventory_of(tmp_path, far=FAR)
-    done = firstlight("verify", "-i", "hosts.yml", "--json", "--junit", "a.xml", logs=tmp_path)
+@pytest.mark.parametrize(("limit", "names"), [("all", ["far", "gate"]), ("gate", ["gate"])])
+def test_hosts_without_an_answer_are_named_in_the_json_of_verify(limit: str, names: list[str], tmp_path: Path) -> None:
+    groups = {"gpu": {"hosts": {"far": FAR}}, "gateway": {"hosts": {"gate": FAR}}}
+    (tmp_path / "hosts.yml").write_text(json.dumps(groups))
+    words = ("verify", "-i", "hosts.yml", "--limit", limit, "--json", "--junit", "a.xml")
+    done = firstlight(*words, logs=tmp_path)
     assert done.returncode == 3, done.stderr
-    [suite] = ET.parse(tmp_path / "a.xml").getroot().findall("testsuite")
-    assert (suite.get("name"), suite.get("errors")) == ("far", "1")
+    suites = ET.parse(tmp_path / "a.xml").getroot().findall("testsuite")
+    assert [(suite.get("name"), suite.get("errors")) for suite in suites] == [(name, "1") for name in names]
     document = json.loads(done.stdout)
     assert document["hosts"] == []
-    [missing] = document["missing"]
-    assert (missing["host"], missing["state"]) == ("far", "unreachable")
-    assert "127.0.0.1" in missing["text"]
+    assert [(one["host"], one["state"]) for one in document["missing"]] == [(name, "unreachable") for name in names]
+    assert all("127.0.0.1" in one["text"] for one in document["missing"])
 
 
 @pytest.mark.parametrize("is_in_command", [False, True])
