@@ -13,6 +13,7 @@ from provision.core.errors import Exit, ModelError, StageError, UsageError
 from provision.core.folders import as_typed, cache_folder
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Connection, Host
+from provision.core.models.invocation import Invocation
 from provision.core.models.records import PhaseName, PlannedChange, Summary
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan
@@ -77,10 +78,11 @@ class PlannedFrom:
     """Lines below the plan."""
     is_masked: bool = False
 
-    def write(self, answer: str | dict[str, Any]) -> None:
-        """Print a text, in the width of the terminal if there is one, or a document as JSON."""
+    def write(self, answer: str | dict[str, Any], invocation: Invocation) -> None:
+        """Print a text with complete commands, in the width of the terminal if there is one, or a document as JSON."""
         if isinstance(answer, str):
-            text = redact(answer) if self.is_masked else answer
+            text = invocation.complete(answer)
+            text = redact(text) if self.is_masked else text
             write_stdout(folded(text) if sys.stdout.isatty() else text)
         else:
             write_stdout(json.dumps(scrub(answer) if self.is_masked else answer, indent=2))
@@ -267,9 +269,8 @@ def print_why_not(request: CommandRequest, asked: str, hosts: PlannedFrom) -> No
     """Print the verdict of every rule on one release, and what would make it possible."""
     found = classes(hosts.facts, hosts.settings, become=hosts.become, shapes=hosts.shapes, wheels=hosts.wheels)
     answers = why_not(asked, found)
-    hosts.write(
-        WhyNotDocument(classes=tuple(answers)).model_dump(mode="json") if request.as_json else render_answers(answers)
-    )
+    document = WhyNotDocument(classes=tuple(answers)).model_dump(mode="json")
+    hosts.write(document if request.as_json else render_answers(answers), request.invocation)
 
 
 def print_plan(
@@ -277,7 +278,8 @@ def print_plan(
 ) -> None:
     """Print the plan; `missing` are the hosts that could not be planned."""
     if request.as_json:
-        hosts.write(to_json(plan, hosts.changes) | ({"missing": list(missing)} if missing else {}))
+        document = to_json(plan, hosts.changes) | ({"missing": list(missing)} if missing else {})
+        hosts.write(document, request.invocation)
     else:
         text = render_plans(plan, hosts.settings, changes=hosts.changes, explain=explain)
-        hosts.write("\n".join((text, *hosts.notes)) if hosts.notes else text)
+        hosts.write("\n".join((text, *hosts.notes)) if hosts.notes else text, request.invocation)

@@ -41,7 +41,7 @@ class Progress:
     shows_current = False
     """Whether `current` is shown: what nobody sees need not be asked of hosts."""
     complete: Callable[[str], str] = str
-    """Completes the commands in a hint for the hosts of the run."""
+    """Completes the commands in a hint or a line that stays for the hosts of the run."""
 
     def phase(self, host: str, phase: PhaseName) -> None:
         """A host enters a phase."""
@@ -131,7 +131,7 @@ class PlainProgress(Progress):
     def lines(self, lines: Sequence[str]) -> None:
         with self._lock:
             for line in lines:
-                self._line(printable(line))
+                self._line(printable(self.complete(line)))
 
     def detail(self, host: str, text: str) -> None:
         if self._verbose:
@@ -215,7 +215,7 @@ class LiveProgress(Progress):
     def lines(self, lines: Sequence[str]) -> None:
         with contextlib.suppress(OSError):
             for line in lines:
-                text = as_typed(printable(line))
+                text = as_typed(printable(self.complete(line)))
                 indent = " " * (len(text) - len(text.lstrip()) + 4)
                 parts = textwrap.wrap(
                     text, self._console.width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False

@@ -75,12 +75,23 @@ def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
 
 
 def _with_commands(host: HostSummary, invocation: Invocation) -> HostSummary:
-    """Complete every command in hints and remedies for the hosts of the run."""
+    """Complete every command in texts, hints, fixes, warnings and remedies for the hosts of the run."""
+    complete = invocation.complete
     phases = {
-        name: result.model_copy(update={"hint": result.hint and invocation.complete(result.hint)})
+        name: result.model_copy(
+            update={"text": result.text and complete(result.text), "hint": result.hint and complete(result.hint)}
+        )
         for name, result in host.phases.items()
     }
-    return host.model_copy(update={"phases": phases, "checks": complete_remedies(host.checks, invocation)})
+    findings = tuple(finding.model_copy(update={"fix": tuple(map(complete, finding.fix))}) for finding in host.findings)
+    return host.model_copy(
+        update={
+            "phases": phases,
+            "findings": findings,
+            "warnings": tuple(map(complete, host.warnings)),
+            "checks": complete_remedies(host.checks, invocation),
+        }
+    )
 
 
 def complete_remedies(checks: Iterable[CheckRecord], invocation: Invocation) -> tuple[CheckRecord, ...]:

@@ -88,7 +88,9 @@ def test_a_command_in_a_hint_is_for_the_hosts_of_the_run() -> None:
     with open_progress(["a"], stream=out, environment={}) as view:
         view.complete = Invocation(inventory="site").complete
         view.finish("a", result("a", "serve", "failed", hint="see ./firstlight status"))
+        view.lines(["    ? environment  ./firstlight stage"])
     assert "hint: see ./firstlight status -i site" in out.getvalue()
+    assert "? environment  ./firstlight stage -i site" in out.getvalue()
 
 
 def write_many(progress: PlainProgress, name: str) -> None:

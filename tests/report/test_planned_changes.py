@@ -1,14 +1,19 @@
-"""What `plan` and a run say of what stands around services."""
+"""What `plan` and a run say of what changes, and of what stands around services."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from provision.core.models.facts import Installed
 from provision.core.models.inventory import GATEWAY, MONITORING, Connection, Host
+from provision.core.models.invocation import Invocation
 from provision.core.models.records import PlannedChange
 from provision.core.models.settings import Settings
 from provision.phases.plan import choose_stacks
 from provision.phases.plan.what_if import parse_what_if
+from provision.pipeline import CommandRequest
+from provision.pipeline.commands import PlannedFrom, print_plan
 from provision.report.planned_changes import change_lines
 from provision.run.host_changes import around_lines, changes_of
 from provision.run.results import PlannedHosts
@@ -66,3 +71,17 @@ def test_rules_are_set_for_hosts_of_the_inventory_that_connect(group: str, progr
     around = host("other", (group,))
     assert named(serving, around) == {"firewall": ["gpu-1"], "watchdog": ["gpu-1"], program: ["other"]}
     assert "firewall" not in named(host("gpu-1", firewall="tell"), around)
+
+
+def test_a_command_in_a_plan_is_for_its_hosts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    facts, one = parse_what_if("gpu=none os=debian-12 arch=x86_64 cpu=avx512"), host("gpu-1")
+    facts = facts.model_copy(update={"installed": Installed(prefix="/opt/firstlight", state={"stack": {}})})
+    planned = choose_stacks({one.name: facts}, {one.name: one.settings})
+    stack = planned.for_host(one.name).stack
+    assert stack is not None
+    hosts = PlannedFrom({one.name: facts}, {}, {}, changes={one.name: changes_of(one, facts, stack)})
+    typed = Invocation(inventory="site", limit="gpu-1")
+    print_plan(CommandRequest("plan", tmp_path, None, {}, tmp_path, invocation=typed), planned, hosts, explain=False)
+    assert (
+        "once this version combination is locked: ./firstlight stage -i site --limit gpu-1\n" in capsys.readouterr().out
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from provision.core.models.facts import Drift, HostFacts, Installed
-from provision.core.models.records import HostSummary, PhaseName
+from provision.core.models.records import Finding, HostSummary, PhaseName
 from provision.core.models.stack import FlashAttnPackage, FlashAttnPlan, Reason
 from provision.report.endpoint import chat_commands
 from provision.report.run_files import read
@@ -80,6 +80,20 @@ def test_a_command_in_a_remedy_is_for_the_hosts_of_the_run(tmp_path: Path) -> No
     record = check("fleet.alike", "warn", remedy="compare: ./firstlight drift")
     folder.run.write("host_comparison.json", {"checks": [record]})
     assert folder.json()["host_comparison"][0]["remedy"] == "compare: ./firstlight drift -i inventory/mysite"
+
+
+def test_commands_of_a_host_are_for_the_hosts_of_the_run(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / RUN, [host("a"), host("b")])
+    folder.results(
+        result("a", "plan", "failed", text="install it first: ./firstlight provision"),
+        result("b", "plan", "quarantined", text="it is quarantined", hint="./firstlight verify --return b"),
+    )
+    finding = Finding(cause="gsp-timeout", confidence=0.9, fix=("reset it", "./firstlight drivers --reboot"))
+    folder.run.write("findings/a.json", [finding.model_dump()])
+    failed, quarantined = folder.json()["hosts"]
+    assert failed["phases"]["plan"]["text"] == "install it first: ./firstlight provision -i inventory/mysite"
+    assert failed["findings"][0]["fix"] == ["reset it", "./firstlight drivers -i inventory/mysite --reboot"]
+    assert quarantined["warnings"] == ["it is quarantined; hint: ./firstlight verify -i inventory/mysite --return b"]
 
 
 @pytest.mark.parametrize("status", ["fail", "error"])
