@@ -139,6 +139,14 @@ def without_answer(summary: Summary, answered: Container[str]) -> list[dict[str,
     ]
 
 
+def report_missing(missing: Iterable[Mapping[str, Any]]) -> None:
+    """Print why hosts gave no answer, and what to do, on standard error: the progress view of a terminal leaves nothing of it."""
+    for one in missing:
+        text = (one["text"] or one["state"]).removeprefix(f"{one['host']}: ")
+        hint = f"\n\nhint: {one['hint']}" if one["hint"] else ""
+        sys.stderr.write(redact(f"error: {one['host']}: {text}{hint}\n"))
+
+
 def probe(request: CommandRequest) -> int:
     """Probe the hosts, and print their facts or the summary."""
     outcome = execute(request, (PROBE_IN_FULL,))
@@ -146,6 +154,7 @@ def probe(request: CommandRequest) -> int:
         return print_summary(outcome)
     facts = (outcome.result.facts[name] for name in sorted(outcome.result.facts))
     write_stdout(json.dumps([scrub(each.model_dump(mode="json")) for each in facts], indent=2))
+    report_missing(without_answer(outcome.summary, outcome.result.facts.keys()))
     return outcome.exit_code
 
 
@@ -160,7 +169,6 @@ def plan(request: CommandRequest, *, explain: bool, why_not: str | None = None) 
     if not planned.plan.classes and not request.as_json:
         return print_summary(outcome)
     settings = {host.name: host.settings for host in outcome.hosts}
-    gateways = {host.name for host in outcome.hosts if not host.is_provisioned}
     facts = {name: planned.facts[name] for resolution in planned.plan.classes for name in resolution.hosts}
     models = {settings[name].model: settings[name] for name in facts} if why_not is not None else {}
     notes = [*around_lines(outcome.hosts, planned), *planned.notes]
@@ -176,10 +184,15 @@ def plan(request: CommandRequest, *, explain: bool, why_not: str | None = None) 
         notes=tuple(notes),
         is_masked=True,
     )
+    failed = {host.name for host in outcome.summary.hosts if any(one.has_failed for one in host.phases.values())}
+    around = {host.name for host in outcome.hosts if not host.is_provisioned}
+    # Where nothing fits, the plan itself says why. A host may also fail after its versions were chosen.
+    refused = {name for name in facts if planned.stack(name) is None}
+    missing = without_answer(outcome.summary, refused | ((facts.keys() | around) - failed))
     if why_not is not None:
         print_why_not(request, why_not, hosts)
+        report_missing(missing)
         return Exit.OK if outcome.exit_code == Exit.NO_STACK else outcome.exit_code
-    missing = without_answer(outcome.summary, facts.keys() | gateways)
     print_plan(request, planned.plan, hosts, explain=explain, missing=missing)
     return outcome.exit_code
 
@@ -276,10 +289,11 @@ def print_why_not(request: CommandRequest, asked: str, hosts: PlannedFrom) -> No
 def print_plan(
     request: CommandRequest, plan: Plan, hosts: PlannedFrom, *, explain: bool, missing: Sequence[Mapping[str, Any]] = ()
 ) -> None:
-    """Print the plan; `missing` are the hosts that could not be planned."""
+    """Print the plan; `missing` are the hosts that could not be planned: a part of the document, errors beside the text."""
     if request.as_json:
         document = to_json(plan, hosts.changes) | ({"missing": list(missing)} if missing else {})
         hosts.write(document, request.invocation)
     else:
         text = render_plans(plan, hosts.settings, changes=hosts.changes, explain=explain)
         hosts.write("\n".join((text, *hosts.notes)) if hosts.notes else text, request.invocation)
+        report_missing(missing)

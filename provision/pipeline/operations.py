@@ -29,7 +29,7 @@ from provision.phases.stage import Store
 from provision.phases.verify.run_checks import CheckOptions, broken
 from provision.phases.verify.step import verify_live
 from provision.pipeline import CommandRequest, host_status
-from provision.pipeline.commands import print_summary, without_answer, write_stdout
+from provision.pipeline.commands import print_summary, report_missing, without_answer, write_stdout
 from provision.pipeline.phases import AFTER_SERVE, BEFORE_PLAN, PLAN, PROBE, STAGE
 from provision.pipeline.runner import execute
 from provision.report.group import SEVERITY, families, merge_equal_records
@@ -190,11 +190,12 @@ def status(request: CommandRequest) -> int:
             for part in parts.get(name, ()):
                 installed[name] |= part.document
         write_stdout(json.dumps(scrub(installed, by_names=True), indent=2))
+        report_missing(without_answer(outcome.summary, found.keys()))
         return code
     summaries = {host.name: host for host in outcome.summary.hosts}
     for host in outcome.hosts:
         failed = _failed_phase(summaries[host.name])
-        line = failed.text if failed and failed.status == "failed" and failed.text else "not reached"
+        line = failed.text if failed and failed.text else "not reached"
         if host.name in found:
             own = parts.get(host.name, ())
             line = host_status.described(host, found[host.name], serving=serving[host.name], parts=own)

@@ -10,7 +10,7 @@ import pytest
 
 from provision.phases.install.playbook import remembered_signals
 from provision.pipeline.runner import as_interrupt
-from tests.pipeline.command_lines import inventory_of, start_on_terminal
+from tests.pipeline.command_lines import FAR, inventory_of, start_on_terminal
 from tests.pipeline.test_diagnosis import BROKEN, result, run_folder
 
 pytestmark = pytest.mark.slow
@@ -55,6 +55,15 @@ def test_a_closed_terminal_leaves_a_summary(waiting: tuple[subprocess.Popen[byte
     process.send_signal(signal.SIGHUP)
     process.wait(LONG_S)
     assert json.loads((logs / "queries" / "latest" / "summary.json").read_text())["interrupted"]
+
+
+def test_a_host_without_a_plan_is_named_with_the_reason(tmp_path: Path) -> None:
+    here = {"ansible_connection": "local", "firstlight_prefix": str(tmp_path / "nothing")}
+    inventory = inventory_of(tmp_path, here=here, far=FAR)
+    process, ours = start_on_terminal("plan", "-i", str(inventory), "--vllm", "none", logs=tmp_path / "logs")
+    shown = read_until(ours, b"hint: try it by hand")
+    assert b"error: far: host far (127.0.0.1:1) cannot be reached" in shown
+    assert process.wait(LONG_S) == 1
 
 
 def test_a_hang_up_that_nohup_ignores_stays_ignored() -> None:

@@ -4,7 +4,6 @@ Commands raise InventoryError where the inventory has no gateway, and Firstlight
 """
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,7 +20,7 @@ from provision.features.gateway import draining, traffic
 from provision.features.gateway.draining import Action
 from provision.features.gateway.traffic import Traffic
 from provision.pipeline import CommandRequest
-from provision.pipeline.commands import run_steps, without_answer, write_stdout
+from provision.pipeline.commands import report_missing, run_steps, without_answer, write_stdout
 from provision.pipeline.phases import BEFORE_PLAN, fleet_steps
 from provision.pipeline.runner import execute, read_inventory
 from provision.report.layout import count
@@ -123,9 +122,7 @@ def _show(
         return outcome.exit_code
     if traffics:
         write_stdout(redact(render(traffics)))
-    for one in missing:
-        hint = f"\n\nhint: {one['hint']}" if one["hint"] else ""
-        sys.stderr.write(redact(f"error: {one['text']}{hint}\n"))
+    report_missing(missing)
     return outcome.exit_code
 
 
