@@ -9,7 +9,7 @@ from provision.core.models.stack import Resolution
 from provision.phases.plan.explain import render
 from provision.phases.plan.family.families import int8_on_x86
 from provision.phases.plan.what_if import parse_what_if
-from tests.family.models import KIMI, LLAMA, QWEN3, of
+from tests.family.models import KIMI, LLAMA, QWEN3, QWEN3_MOE, of
 from tests.plan.planned import CPU, HOST, model_of, plan_of, refusing, release_of, resolve, stack_of, texts_of
 from verify.tables import table
 
@@ -160,6 +160,45 @@ def test_a_processor_without_vnni_is_refused_a_model_that_multiplies_8_bit_integ
     assert all(reason in text for text in refused)
     assert bool(refused) != serves
     assert any("8-bit integers" in text for text in found.assumptions) == (not flags)
+
+
+BLOCKS = QWEN3 | {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
+SCALES = QWEN3 | {"quantization_config": {"quant_method": "fp8", "activation_scheme": "dynamic"}}
+GPT_OSS = of("GptOssForCausalLM", "gpt_oss", quantization_config={"quant_method": "mxfp4"})
+MODELOPT_FP4 = QWEN3 | {"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}}
+AWQ = {"quantization_config": {"quant_method": "awq", "bits": 4}}
+
+
+@pytest.mark.parametrize(
+    ("config", "level", "says"),
+    [
+        (BLOCKS, "avx512", "vLLM has no kernels for weights in fp8-block on processors without amx"),
+        (BLOCKS, "amx", ""),
+        (BLOCKS, None, "the processor has amx, without which vLLM has no kernels for weights in fp8-block"),
+        (SCALES, "avx512", ""),
+        (GPT_OSS, "avx512", "vLLM has no kernels for weights in mxfp4 on processors without amx"),
+        (GPT_OSS, "amx", ""),
+        (MODELOPT_FP4, "amx", "vLLM has no kernels for weights in nvfp4 on processors"),
+        (MODELOPT_FP4, None, "vLLM has no kernels for weights in nvfp4 on processors"),
+        (compressed(**NVFP4), "amx", "vLLM has no kernels for weights in float-4 in groups of 16 on processors"),
+        (QWEN3 | AWQ, "avx2", ""),
+        (QWEN3_MOE | AWQ, "avx512", "vLLM has no kernels for experts in awq on processors without amx"),
+        (QWEN3_MOE | AWQ, "amx", ""),
+        (QWEN3_MOE, "avx2", ""),
+    ],
+)
+def test_a_processor_without_kernels_for_the_format_of_the_weights_is_refused(
+    config: dict[str, Any], level: str | None, says: str
+) -> None:
+    facts = parse_what_if(CPU.format(64))
+    facts = facts.model_copy(update={"cpu": facts.cpu.model_copy(update={"isa": level})})
+    found = resolve(facts, model_of(config, "x/y"))
+    refused = texts_of(found, "quantization", "reject")
+    assumed = [text for text in found.assumptions if "kernels" in text]
+    assert bool([*refused, *assumed]) == bool(says)
+    assert all(says in text for text in [*refused, *assumed])
+    assert (found.stack is None) == bool(refused)
+    assert bool(assumed) == says.startswith("the processor")
 
 
 def test_plan_and_check_name_the_same_instructions_for_8_bit_integers() -> None:

@@ -85,6 +85,14 @@ class Quantization(QuantizationScheme):
     scheme: tuple[QuantizationScheme, ...] = ()
 
 
+class OnProcessors(Row):
+    """The levels of processors on which vLLM has kernels for a format of weights; quantization.toml explains the values."""
+
+    names: tuple[str, ...]
+    levels: tuple[str, ...]
+    experts: bool = False
+
+
 class Int8OnX86(Row):
     """What an x86 processor needs for products of 8-bit weights and activations."""
 
@@ -118,6 +126,12 @@ def option_since(kind: Kind) -> str:
 @cache
 def quantizations() -> dict[str, Quantization]:
     return {row.name: row for row in rows_of(HERE / "quantization.toml", "method", Quantization)}
+
+
+def on_processors(formats: Collection[str], *, has_experts: bool) -> OnProcessors | None:
+    """Return the first row for a model with weights in these formats; None if levels of processors do not matter."""
+    rows = rows_of(HERE / "quantization.toml", "on_processors", OnProcessors)
+    return next((row for row in rows if {*row.names} & {*formats} and (has_experts or not row.experts)), None)
 
 
 @cache

@@ -1,6 +1,6 @@
 """The model: whether it fits, and how it is served."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from provision.catalog.versions import numbers, release
@@ -8,8 +8,9 @@ from provision.core.formatting import GIB
 from provision.core.models.settings import speculates
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.family.choices import serving_plan, unknown_parsers
-from provision.phases.plan.family.families import class_since, int8_on_x86, quantizations
+from provision.phases.plan.family.families import class_since, int8_on_x86, on_processors, quantizations
 from provision.phases.plan.fit.result import Fit, fit, uncomputed
+from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.fit.split import why_not
 from provision.phases.plan.fit.tables import rules, speculative
 from provision.phases.plan.fit.weights import KNOWN
@@ -137,15 +138,33 @@ def quantization(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]
         if scheme is row:
             what = f"the model's weights are quantised as `{row.name}`"
         yield reject(f"{what}, {why}", source=scheme.source, **facts)
-    elif served.shape.int8_activations and profile.platform == "cpu" and profile.multiplies_int8 is not True:
+    elif found := [*_on_processor(served.shape, profile, facts)]:
+        yield from found
+    else:
+        yield accept(f"vLLM {release.version} loads weights quantised as `{row.name}`", source=row.source, **facts)
+
+
+def _on_processor(shape: Shape, profile: HostProfile, facts: Mapping[str, Any]) -> Iterator[Verdict]:
+    """Yield what a quantised model needs of a processor that does not have it, or of which that is unknown."""
+    if profile.platform != "cpu":
+        return
+    formats = {shape.quantization or "", shape.kernel_format or "", *shape.quantization_schemes}
+    row = on_processors(formats, has_experts=shape.experts > 0)
+    if row and profile.isa not in row.levels:
+        what = f"kernels for {'experts' if row.experts else 'weights'} in {next(name for name in row.names if name in formats)}"
+        needed = " or ".join(row.levels)
+        if needed and profile.isa is None:
+            yield assume(f"the processor has {needed}, without which vLLM has no {what}")
+        else:
+            where = f"on processors without {needed}; this one supports {profile.isa}" if needed else "on processors"
+            yield reject(f"vLLM has no {what} {where}", source=row.source, isa=profile.isa, **facts)
+    if shape.int8_activations and profile.multiplies_int8 is not True:
         needed = " or ".join(int8_on_x86().flags)
         if profile.multiplies_int8 is None:
             yield assume(f"the processor has {needed}, without which it multiplies the model's 8-bit integers wrongly")
         else:
             text = f"the model multiplies 8-bit integers, which goes wrong on processors without {needed}; this one has neither"
             yield reject(text, source=int8_on_x86().source, **facts)
-    else:
-        yield accept(f"vLLM {release.version} loads weights quantised as `{row.name}`", source=row.source, **facts)
 
 
 @rule(source="provision/phases/plan/fit/needs.toml: tried with vLLM 0.32.0")
