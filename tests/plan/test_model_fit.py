@@ -152,6 +152,30 @@ def test_assumptions_are_listed(changed: dict[str, Any], text: str) -> None:
     assert any(text in assumption for assumption in found.assumptions)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "changed", "length", "assumed"),
+    [
+        (["--quantization", "fp8"], {}, True, ""),
+        (["-q", "mxfp4"], {}, True, ""),
+        (["--cpu-offload-gb", "10"], {}, True, ""),
+        (["--cpu_offload_gb=1.5"], {}, None, ""),
+        (["--quantization", "awq"], {}, False, "`--quantization` changes the memory that its weights take"),
+        (["--quantization=fp8"], {"vision_config": {"depth": 2}}, False, "`--quantization` changes the memory"),
+        (["--quantization-config", "{}"], {}, False, "`--quantization-config` changes the memory"),
+        (["--offload-group-size", "8"], {}, False, "`--offload-group-size` changes the memory"),
+        (["--quantization", "fp8"], {"quantization_config": {"quant_method": "awq"}}, None, ""),
+    ],
+)
+def test_weights_that_arguments_make_smaller_fit(
+    arguments: list[str], changed: dict[str, Any], *, length: bool | None, assumed: str
+) -> None:
+    found = fitted(HOST.format("RTX5080x1"), llama_8b(**changed), vllm_args=arguments)
+    assert (found.stack is None) == (length is None)
+    if length is not None:
+        assert (planned_model(found).max_model_len is not None) == length
+    assert any(assumed in text for text in found.assumptions)
+
+
 def test_the_memory_of_adapters_is_assumed() -> None:
     found = fitted(HOST.format("H100x1"), llama_8b(), lora={"support": "org/support"})
     assert "the adapters of `org/model` fit; their memory is not computed" in found.assumptions

@@ -6,11 +6,11 @@ from functools import partial
 from math import gcd
 
 from provision.core.formatting import GIB
-from provision.core.models.settings import value_of
+from provision.core.models.settings import option_of, value_of
 from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
 from provision.phases.plan.fit.shape import Shape
-from provision.phases.plan.fit.split import Cache, cache_of, tensor_sizes, weight_bytes, why_not
-from provision.phases.plan.fit.tables import Batch, batches, engine, platforms, rules
+from provision.phases.plan.fit.split import Cache, cache_of, quantised, tensor_sizes, weight_bytes, why_not
+from provision.phases.plan.fit.tables import Batch, batches, engine, online, platforms, rules
 
 MIB = 2**20
 
@@ -53,8 +53,10 @@ def fit(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Fit:
     batch = _batch(request, budget)
     processes = tensor * request.pipeline * request.data
     draft, draft_tensor = shape.draft, request.draft_tensor or tensor
-    weights = weight_bytes(shape, tensor, request.pipeline, element, request.data)
+    loaded = _loaded(shape, request, element)
+    weights = weight_bytes(loaded, tensor, request.pipeline, element, request.data)
     weights += weight_bytes(draft, draft_tensor, 1, element) if draft else 0
+    weights -= min(request.offload, weights) if budget.platform != "cpu" else 0
     overhead = _activation_bytes(shape, batch, tensor, element)
     # independent of the model: context, buffers between peers, captured graphs
     overhead += int((row.context + (row.peers if processes > 1 else 0) + (0 if request.eager else row.graphs)) * GIB)
@@ -65,8 +67,8 @@ def fit(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Fit:
     if wrong:
         return replace(found, problem=wrong)
     left = memory - weights - overhead
-    if left <= 0:
-        return replace(found, problem=_too_large(found, shape, budget, processes))
+    if left <= 0 and not _resizing(shape, request):
+        return replace(found, problem=_too_large(found, loaded, budget, processes))
     if uncomputed(shape, request):
         return found
     cache_of_layers = partial(
@@ -93,6 +95,8 @@ def uncomputed(shape: Shape, request: ServingRequest) -> str | None:
     (`is_uniform_type` of UniformTypeKVCacheSpecs in vllm/v1/kv_cache_interface.py, 0.32.0).
     """
     draft = shape.draft
+    if option := _resizing(shape, request):
+        return f"`{option}` changes the memory that its weights take"
     if shape.not_computed or not (draft or request.drafts):
         return shape.not_computed
     if draft is None:
@@ -100,6 +104,29 @@ def uncomputed(shape: Shape, request: ServingRequest) -> str | None:
     both = (shape, draft)
     is_uniform = not any(one.latent or one.not_computed or any(one.windows) for one in both)
     return None if is_uniform else "its draft model keeps other state"
+
+
+def _loaded(shape: Shape, request: ServingRequest, element: int) -> Shape:
+    """Return the model with its layers quantised, if it is not quantised and an argument wants it so."""
+    stored = online().get(request.quantization or "")
+    if request.quantization is None or stored is None or shape.quantization:
+        return shape
+    return quantised(shape, element, method=request.quantization, stored=stored)
+
+
+def _resizing(shape: Shape, request: ServingRequest) -> str | None:
+    """Return an argument by which the weights take other memory, which is not computed; None if there is none.
+
+    Of models that take more than text, vLLM quantises the encoder or not, as their class has it.
+    """
+    given = {option_of(word) for word in request.arguments}
+    is_known = request.quantization is None or (request.quantization in online() and not shape.inputs)
+    changes = {
+        "--quantization": not shape.quantization and not is_known,
+        "--quantization-config": not shape.quantization and "--quantization-config" in given,
+        "--offload-group-size": "--offload-group-size" in given,
+    }
+    return next((option for option, holds in changes.items() if holds), None)
 
 
 def _lengthened(found: Fit, shape: Shape, request: ServingRequest) -> Fit:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from provision.core.formatting import GIB
 from provision.core.models.settings import Settings, option_of, speculates, value_of
 from provision.phases.plan.fit.tables import speculative
 
@@ -27,6 +28,10 @@ class ServingRequest:
     share: float | None = None
     dtype: str = "auto"
     cache_dtype: str = "auto"
+    quantization: str | None = None
+    """How vLLM is to quantise the weights while it loads them."""
+    offload: int = 0
+    """Bytes of the weights of each GPU that stay in the host's memory."""
     batch: int | None = None
     sequences: int | None = None
     eager: bool = False
@@ -60,6 +65,8 @@ def serving_request_of(settings: Settings, *, on_cpu: bool = False) -> ServingRe
         share=settings.memory_share,
         dtype=settings.dtype,
         cache_dtype=value_of(words, "--kv-cache-dtype") or "auto",
+        quantization=value_of(words, "--quantization") or value_of(words, "-q"),
+        offload=_gib(words, "--cpu-offload-gb"),
         batch=_whole(words, "--max-num-batched-tokens"),
         sequences=_whole(words, "--max-num-seqs"),
         eager=any(option_of(word) == "--enforce-eager" for word in words),
@@ -78,6 +85,11 @@ def serving_request_of(settings: Settings, *, on_cpu: bool = False) -> ServingRe
 def _whole(words: Sequence[str], option: str) -> int | None:
     found = re.fullmatch(r"(\d{1,12}(?:\.\d+(?=[kmg]))?)([kmgKMG]?)", value_of(words, option) or "")
     return int(float(found[1]) * _SUFFIXES[found[2]]) if found else None
+
+
+def _gib(words: Sequence[str], option: str) -> int:
+    value = value_of(words, option) or ""
+    return int(float(value) * GIB) if re.fullmatch(r"\d{1,6}(\.\d*)?", value) else 0
 
 
 @dataclass(frozen=True)

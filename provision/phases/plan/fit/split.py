@@ -5,10 +5,11 @@ Source of the cache: vllm/v1/core/kv_cache_utils.py, 0.32.0.
 
 from bisect import bisect_right
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 from provision.phases.plan.fit.shape import Shape
+from provision.phases.plan.fit.weights import counted
 
 VOCABULARY_STEP = 64
 """vLLM pads the vocabulary to a multiple of this before it divides it (vocab_parallel_embedding.py, 0.32.0)."""
@@ -59,14 +60,32 @@ def weight_bytes(shape: Shape, tensor: int, pipeline: int, element: int, data: i
 
     Experts are split over all `data` replicas too (FusedMoEParallelConfig in vllm/model_executor/layers/fused_moe/config.py, 0.32.0).
     """
-    total = shape.weights.total if shape.quantization else shape.weights.as_served(element)
-    embedding = min(padded_vocabulary(shape) * shape.hidden * element, total)
-    tables = embedding if shape.tied else min(2 * embedding, total)
+    total, embedding, tables = _sizes(shape, element)
     layer = (total - tables) / shape.layers
     fullest = max(stages(shape.layers, pipeline))
     table = embedding if pipeline > 1 else tables
     apart = (1 - 1 / data) * _expert_bytes(shape, layer, element)
     return int((fullest * (layer - apart) + table) / tensor + fullest * _replicated(shape, tensor, element))
+
+
+def quantised(shape: Shape, element: int, *, method: str, stored: float) -> Shape:
+    """Return a model as vLLM serves it when it quantises the layers itself; the vocabulary keeps its format.
+
+    Args:
+        element: Bytes of a weight that is not quantised.
+        method: The name of the quantisation.
+        stored: Bytes of a weight that is.
+    """
+    total, _, tables = _sizes(shape, element)
+    weights = counted({"U8": tables + int((total - tables) * stored / element)}, shape.weights.source)
+    return replace(shape, quantization=method, weights=weights)
+
+
+def _sizes(shape: Shape, element: int) -> tuple[int, int, int]:
+    """Return the bytes of all weights, of the embedding, and of the embedding with the output layer."""
+    total = shape.weights.total if shape.quantization else shape.weights.as_served(element)
+    embedding = min(padded_vocabulary(shape) * shape.hidden * element, total)
+    return total, embedding, embedding if shape.tied else min(2 * embedding, total)
 
 
 def _expert_bytes(shape: Shape, layer: float, element: int) -> float:

@@ -73,6 +73,11 @@ batches = cache(lambda: rows_of(_NEEDS, "batch", Batch))
 engine = cache(lambda: rows_of(_NEEDS, "engine", Engine)[0])
 
 
+def online() -> dict[str, float]:
+    """Return the bytes of a layer's weight by the value of `--quantization` that quantises a model while it is loaded."""
+    return {name: size for name, size in own_table(_NEEDS)["online"].items() if name != "source"}
+
+
 def speculative() -> dict[str, Any]:
     """Return the methods of speculative decoding that have no layers of their own, and the last release that is wrong on CPUs."""
     return dict(own_table(_NEEDS)["speculative"])
