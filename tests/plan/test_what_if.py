@@ -3,7 +3,7 @@
 import pytest
 
 from provision.core.errors import UsageError
-from provision.phases.plan.cards import amd_row, nvidia_by_name
+from provision.phases.plan.cards import amd_row, nvidia_by_name, nvidia_cards
 from provision.phases.plan.what_if import hosts_of_what_if, parse_what_if
 
 GIB = 1024**3
@@ -61,6 +61,23 @@ def test_cards_are_named_as_people_write_them(line: str, names: list[str]) -> No
     assert [row.name for row in rows if row] == names
 
 
+@pytest.mark.parametrize(
+    ("line", "sizes"),
+    [
+        ("gpu=A100-40GBx2", [39, 39]),
+        ("A100x1,NVIDIA A100-SXM4-80GB", [79, 79]),
+        ("gpu=V100-16GB", [15]),
+        ("P100 12g", [11]),
+        ("gpu=Tesla T4 16GB", [14]),
+        ("B200 180GB", [178]),
+        ("gpu=GH200 480GB", [95]),
+        ("RTX5090", [31]),
+    ],
+)
+def test_a_size_in_the_name_of_a_card_is_its_memory(line: str, sizes: list[int]) -> None:
+    assert [card.memory_gib for card in nvidia_cards(parse_what_if(line))] == sizes
+
+
 def test_an_unknown_card_is_answered_with_at_most_five_names() -> None:
     with pytest.raises(UsageError) as caught:
         parse_what_if("4090x1")
@@ -110,6 +127,11 @@ def test_a_number_of_hosts_is_no_fact_of_one() -> None:
         ("gpu=H10x8", "`H10` is not a GPU in the catalog", "did you mean one of `H100`,"),
         ("RTX5999", "`RTX5999` is not a GPU in the catalog", "`RTX5090`"),
         ("foo9000", "`foo9000` is not a GPU in the catalog", "did you mean `PROW7900`? "),
+        (
+            "gpu=A100-48GBx8",
+            "`gpu=A100-48GB`: A100 with 48 GB is not in the catalog",
+            "A100 with 39 GiB, 63 GiB, 79 GiB;",
+        ),
         ("gpu=H100x0", "`gpu=H100x0` does not name 1 to 64 GPUs", "gpu=H100x8"),
         ("gpu=99999xH100", "`gpu=99999xH100` does not name 1 to 64 GPUs", "gpu=H100x8"),
         (f"driver={'9' * 5000}.1 gpu=L4x1", "cannot be read", "numbers with dots"),

@@ -102,11 +102,23 @@ class Card:
         return any(self.gfx in row.gfx for row in catalog().integrated_graphics)
 
 
+_SIZE = r"(\d+)gb?"
+
+
 def plain_name(text: str) -> str:
     """Return a marketing name without vendor, brand, memory size, form factor and blanks: `NVIDIA A100-SXM4-80GB` gives `a100`."""
-    words = [word for word in re.split(r"[\s\-_]+", text.strip().lower()) if word and word not in _DECORATION]
-    words = [word for word in words if not re.fullmatch(r"\d+gb?|sxm\d?", word) or word == words[0]]
+    words = _words(text)
+    words = [word for word in words if not re.fullmatch(rf"{_SIZE}|sxm\d?", word) or word == words[0]]
     return re.sub(r"sxm\d?$", "", "".join(words))
+
+
+def named_size(text: str) -> int | None:
+    """Return the memory size in a marketing name, in GB: `NVIDIA A100-SXM4-80GB` gives 80; None if it has none."""
+    return next((int(found[1]) for word in _words(text)[1:] if (found := re.fullmatch(_SIZE, word))), None)
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.split(r"[\s\-_]+", text.strip().lower()) if word and word not in _DECORATION]
 
 
 @cache

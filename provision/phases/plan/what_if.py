@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from provision.catalog import catalog
+from provision.catalog.rows.hardware import NvidiaCard
 from provision.core.errors import UsageError
 from provision.core.formatting import GIB
 from provision.core.json_text import parse
@@ -25,7 +26,7 @@ from provision.core.models.facts import (
     Python,
     User,
 )
-from provision.phases.plan.cards import amd_row, nvidia_by_name, plain_name
+from provision.phases.plan.cards import amd_row, named_size, nvidia_by_name, plain_name
 
 NAME = "what-if"
 HOSTS = "hosts"
@@ -128,11 +129,30 @@ def _gpu(value: str) -> tuple[Nvidia | None, Amd | None]:
         name, count = _counted(part.strip())
         if amd_row(name):
             amd += [AmdGpu(index=len(amd) + number, name=name) for number in range(count)]
-        elif nvidia_by_name(name):
-            nvidia += [NvidiaGpu(index=len(nvidia) + number, name=name) for number in range(count)]
+        elif row := nvidia_by_name(name):
+            size = _memory(name, row)
+            nvidia += [NvidiaGpu(index=len(nvidia) + number, name=name, memory_total=size) for number in range(count)]
         else:
             raise _unknown_card(name)
     return Nvidia(gpus=tuple(nvidia)) if nvidia else None, Amd(gpus=tuple(amd)) if amd else None
+
+
+def _memory(name: str, row: NvidiaCard) -> int | None:
+    """Return the memory of a card whose name has a size, which a driver reports a little smaller; None if it has none.
+
+    The name of a board with a processor has the size of the processor's memory.
+    """
+    size, known = named_size(name), (row.memory_gib, *(row.smaller or {}).values())
+    if size is None or (row.machine and size > row.memory_gib):
+        return None
+    near = [gib for gib in known if gib <= size <= gib + max(1, size // 8)]
+    if near:
+        return max(near) * GIB
+    sizes = ", ".join(f"{gib} GiB" for gib in sorted({*known}))
+    raise UsageError(
+        f"`gpu={name}`: {row.name} with {size} GB is not in the catalog",
+        hint=f"it has {row.name} with {sizes}; without a size, the plan counts {row.memory_gib} GiB",
+    )
 
 
 def _counted(text: str) -> tuple[str, int]:
