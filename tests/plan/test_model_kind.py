@@ -15,6 +15,7 @@ LATENT = DEEPSEEK_V3 | {"quantization_config": None}
 SPARSE = LATENT | {"architectures": ["DeepseekV32ForCausalLM"], "index_topk": 2048}
 ON_AMD = HOST.replace("gpu={} driver=580.65.06", "gpu=MI300Xx1 rocm=7.2")
 GEMMA4 = LLAMA_8B | {"architectures": ["Gemma4ForConditionalGeneration"], "model_type": "gemma4", "head_dim": 256}
+SOFT_CAPPED = LLAMA_8B | {"head_dim": 256, "attn_logit_softcapping": 50.0}
 EIGHT_BITS = {"num_bits": 8, "type": "float", "strategy": "tensor"}
 
 
@@ -39,6 +40,12 @@ def chosen(resolution: Resolution) -> tuple[str, int | None, str]:
         (HOST.format("H200x8"), SPARSE, ("FLASHMLA_SPARSE", None, "none")),
         (HOST.format("H100x1"), GPT_OSS_20B, ("FLASH_ATTN", 3, "bundled")),
         (HOST.format("B200x1"), GPT_OSS_20B, ("FLASH_ATTN", 4, "bundled")),
+        (HOST.format("B200x1"), SOFT_CAPPED, ("FLASH_ATTN", None, "bundled")),
+        (HOST.format("H100x1"), SOFT_CAPPED, ("FLASH_ATTN", 3, "bundled")),
+        (HOST.format("B200x1"), LLAMA_8B | {"head_dim": 192}, ("FLASH_ATTN", None, "bundled")),
+        (HOST.format("H100x1"), LLAMA_8B | {"alibi": True}, ("FLASH_ATTN", None, "bundled")),
+        (HOST.format("B200x1"), LLAMA_8B | {"model_type": "bloom"}, ("FLASH_ATTN", None, "bundled")),
+        (HOST.format("A100x1"), LLAMA_8B | {"alibi": True}, ("FLASH_ATTN", 2, "bundled")),
         (HOST.format("A100x1"), GPT_OSS_20B, ("TRITON_ATTN", None, "none")),
         (HOST.format("H100x1"), LLAMA_8B, ("FLASH_ATTN", 3, "bundled")),
         (HOST.format("H100x1"), LLAMA_8B | {"head_dim": 100}, ("TRITON_ATTN", None, "none")),

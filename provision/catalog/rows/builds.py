@@ -196,6 +196,8 @@ class Generation(Row):
     extension: Literal["fa2", "fa3", "fa4"]
     until: str | None = None
     major: int | None = None
+    most_head_size: int | None = None
+    with_alibi: bool = True
 
 
 class FlashCompiler(Row):

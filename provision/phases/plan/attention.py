@@ -167,11 +167,20 @@ def _plan(version: str, row: PlatformBackend, profile: HostProfile, why: str) ->
         backend=row.backend,
         flag=spelled.flag if spelled else None,
         ask=spelled.ask if spelled else "option",
-        generation=flash.generation if flash and row.flash else None,
+        generation=flash.generation if flash and row.flash and _is_certain(flash, profile) else None,
         environment=row.environment or {},
     )
     source = next((known.source for known in (flash, spelled) if known), None)
     return AttentionChoice(plan, why, extension=flash.extension if flash else None, source=source)
+
+
+def _is_certain(flash: Generation, profile: HostProfile) -> bool:
+    """Return whether vLLM uses this generation for the model too, and not an older one."""
+    if profile.served_model is None:
+        return True
+    shape = profile.served_model.shape
+    fits = flash.most_head_size is None or shape.largest_head <= flash.most_head_size
+    return fits and (flash.with_alibi or not shape.alibi)
 
 
 def spelling(version: str, backend: str) -> Spelling | None:

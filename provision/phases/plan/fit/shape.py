@@ -80,6 +80,8 @@ class Shape:
     """Whether the tokens of an image see all of the image, which few attention back ends support."""
     largest_head: int = 0
     """The size of the largest heads."""
+    alibi: bool = False
+    """Whether attention weighs distances (ALiBi), which newer generations of FlashAttention do not do."""
     cache_dtype: str = "auto"
     """The type of the KV cache that the weights were made for."""
     not_computed: str | None = None
@@ -177,6 +179,7 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
         prefix=text.get("use_bidirectional_attention") == prefix["bidirectional"]
         or bool(config.get("is_mm_prefix_lm", config.get("model_type") in prefix["models"])),
         largest_head=max(head_size, _size(text, "global_head_dim") or 0),
+        alibi=text.get("alibi") is True or text.get("model_type") in rules("alibi")["models"],
         cache_dtype=rules("cache_types").get(str(bits).upper(), "auto"),
         not_computed=odd,
         match=match(config, model),

@@ -56,9 +56,9 @@ class Engine(Row):
 
 
 def rules(
-    of: Literal["inputs", "keys", "cache_types", "compressed", "float16", "own_attention", "prefix", "rope"],
+    of: Literal["alibi", "inputs", "keys", "cache_types", "compressed", "float16", "own_attention", "prefix", "rope"],
 ) -> dict[str, Any]:
-    """Return a table on config.json: the words in its keys that tell what a model takes besides text; the spellings of each value, of which the first present one applies; the types of the KV cache; which models compress keys and values, or have attention layers of their own; whose images see all of themselves; which models are computed in float32 where GPUs have no bfloat16; rotary scaling, which can extend the context."""
+    """Return a table on config.json: the words in its keys that tell what a model takes besides text; the spellings of each value, of which the first present one applies; the types of the KV cache; which models compress keys and values, weigh distances, or have attention layers of their own; whose images see all of themselves; which models are computed in float32 where GPUs have no bfloat16; rotary scaling, which can extend the context."""
     return dict(own_table(_ARCHITECTURES)[of])
 
 
