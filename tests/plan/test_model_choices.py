@@ -9,7 +9,7 @@ from provision.core.models.stack import Resolution
 from provision.phases.plan.explain import render
 from provision.phases.plan.family.families import int8_on_x86
 from provision.phases.plan.what_if import parse_what_if
-from tests.family.models import KIMI, LLAMA, QWEN3, QWEN3_MOE, of
+from tests.family.models import KIMI, LLAMA, QWEN3, QWEN3_MOE, nested, of
 from tests.plan.planned import CPU, HOST, model_of, plan_of, refusing, release_of, resolve, stack_of, texts_of
 from verify.tables import table
 
@@ -221,8 +221,20 @@ def test_a_release_that_does_not_know_the_models_class_is_refused() -> None:
     assert "model-class" not in refusing(newer)
 
 
-def test_attention_layers_that_no_proof_reads_are_refused_before_a_download() -> None:
-    found, _ = planned("deepseek-ai/DeepSeek-V4-Pro", of("DeepseekV4ForCausalLM", "deepseek_v4"))
+@pytest.mark.parametrize(
+    "config",
+    [
+        of("DeepseekV4ForCausalLM", "deepseek_v4"),
+        of("KimiLinearForCausalLM", "kimi_linear"),
+        nested("KimiK3ForConditionalGeneration", "kimi_k3"),
+        nested("InklingForConditionalGeneration", "inkling_mm_model"),
+        of("Dots3NoteForCausalLM", "dots3_note"),
+        of("MiMoV2FlashForCausalLM", "mimo_v2_flash"),
+        of("MiMoV2ForCausalLM", "mimo_v2"),
+    ],
+)
+def test_attention_layers_that_no_proof_reads_are_refused_before_a_download(config: dict[str, Any]) -> None:
+    found, _ = planned("org/model", config, trust_remote_code=True)
     assert "attention-layers" in refusing(found)
 
 

@@ -107,12 +107,14 @@ def remote_code(profile: HostProfile) -> Iterator[Verdict]:
         yield reject(f"{why}, and firstlight_trust_remote_code is not true", **facts)
 
 
-@host_rule(order=115, source="DeepseekV4Attention in vllm/models/deepseek_v4/attention.py, 0.32.0")
+@host_rule(
+    order=115, source="provision/phases/plan/fit/architectures.toml: attention of the classes in vllm/models, 0.32.0"
+)
 def attention_layers(profile: HostProfile) -> Iterator[Verdict]:
     """Readiness can read which kernels the attention layers of the model use."""
     served = profile.served_model
-    if served is not None and served.shape.text_type in rules("own_attention")["models"]:
-        text = f"model `{served.model}`: vLLM computes its attention by layers of a class of their own, whose kernels Firstlight cannot prove yet; its start would fail"
+    if served is not None and served.shape.architecture in rules("own_attention")["names"]:
+        text = f"model `{served.model}`: vLLM computes its attention by layers or kernels of its own, which Firstlight cannot prove yet; its start would fail"
         yield reject(text, architecture=served.shape.architecture)
 
 
