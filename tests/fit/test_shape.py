@@ -32,6 +32,23 @@ def test_a_class_without_a_row_compresses_by_the_type_of_its_language_part() -> 
     assert (usual.latent, usual.kind) == (None, "usual")
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("llama", (32, 4096, (11008,), 32)), ("mistral", (32, 4096, (14336,), 8)), ("qwen2", (32, 4096, (22016,), 32))],
+)
+def test_a_part_for_text_that_leaves_values_out_has_those_of_its_type(
+    kind: str, expected: tuple[int, int, tuple[int, ...], int]
+) -> None:
+    text = {"model_type": kind, "max_position_embeddings": 4096, "vocab_size": 32064}
+    found = shape({"architectures": ["LlavaForConditionalGeneration"], "text_config": text}, {"BF16": 1})
+    assert (found.layers, found.hidden, found.inner, found.kv_heads) == expected
+    assert (found.heads, found.length, found.vocabulary) == (32, 4096, 32064)
+    with pytest.raises(ModelError, match="num_attention_heads"):
+        shape({"architectures": ["LlamaForCausalLM"], **text}, {"BF16": 1})
+    with pytest.raises(ModelError, match="num_attention_heads"):
+        shape({"architectures": ["NewModel"], "text_config": text | {"model_type": "new"}}, {"BF16": 1})
+
+
 def test_windows_are_read_from_a_list_and_from_a_pattern() -> None:
     assert shape(GPT_OSS_20B, {"U8": 1}).windows == (128, None) * 12
     gemma = shape(GEMMA3_1B, {"BF16": 1}).windows

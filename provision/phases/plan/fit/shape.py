@@ -217,7 +217,9 @@ def _text_of(config: Mapping[str, Any]) -> dict[str, Any]:
         return {**config, **_text_of(thinker)}
     nested = config.get("text_config") or config.get("llm_config") or config.get("language_config")
     nested = nested or config.get("transformer_layer_config")  # of a draft model in the format of speculators
-    return {**config, **nested} if isinstance(nested, dict) else dict(config)
+    if not isinstance(nested, dict):
+        return dict(config)
+    return {**rules("part_defaults").get(str(nested.get("model_type")), {}), **config, **nested}
 
 
 def _size(text: Mapping[str, Any], key: str) -> int | None:
