@@ -1,5 +1,9 @@
+from typing import Any
+
 import pytest
 
+from provision.core.models.settings import Settings
+from provision.phases.plan.fit.shape import shape_for
 from provision.phases.plan.fit.split import stages, tensor_sizes, weight_bytes, why_not
 from tests.fit.models import GPT_OSS_20B, LLAMA_8B_NUMBERS, deepseek_v3, llama_8b, llama_70b, shape
 
@@ -38,6 +42,33 @@ def test_blocks_of_8_bit_floats_are_not_divided_outside_the_experts() -> None:
     assert why_not(llama_8b(**experts), 8) is None
     assert why_not(llama_8b(**experts, shared_expert_intermediate_size=512), 8)
     assert why_not(llama_8b(num_local_experts=8, intermediate_size=1536, **blocks), 8) is None
+
+
+GLM_V = {"architectures": ["Glm4vMoeForConditionalGeneration"], "vision_config": {"num_heads": 12}}
+QWEN_VL = {
+    "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+    "vision_config": {"num_heads": 16, "intermediate_size": 3420},
+}
+VOXTRAL = {"architectures": ["VoxtralForConditionalGeneration"], "audio_config": {"num_attention_heads": 20}}
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        (GLM_V, "12 attention heads of the encoder cannot be divided by 8"),
+        (QWEN_VL, "an inner width of 3420 of the encoder cannot be divided by 8"),
+        (VOXTRAL, "20 attention heads of the encoder cannot be divided by 8"),
+        (GLM_V | {"architectures": ["Qwen3VLForConditionalGeneration"]}, None),
+    ],
+)
+def test_an_encoder_is_divided_too_where_its_class_does_so(config: dict[str, Any], text: str | None) -> None:
+    found = llama_8b(**config)
+    assert why_not(found, 8) == text
+    assert tensor_sizes(found, 8) == ((1, 2, 4) if text else (1, 2, 4, 8))
+    whole = Settings(model="a/b", vllm_args=("--mm-encoder-tp-mode", "data"))
+    kept = shape_for(whole, {"a/b": found})
+    assert kept
+    assert why_not(kept, 8) == (text if "audio_config" in config else None)
 
 
 GROUPED = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128}

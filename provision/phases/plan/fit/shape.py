@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from provision.core.errors import ModelError
-from provision.core.models.settings import Settings
+from provision.core.models.settings import Settings, value_of
 from provision.core.models.stack import Input
 from provision.phases.plan.family.families import UNKNOWN, Match, match
 from provision.phases.plan.fit.tables import Architecture, architectures, rules
@@ -55,6 +55,10 @@ class Shape:
     """The experts of a layer."""
     expert_inner: int = 0
     """The inner width of an expert."""
+    encoder_heads: int = 0
+    """The attention heads of an encoder that is divided among GPUs; 0 without one."""
+    encoder_inner: int = 0
+    """Its inner width."""
     block: int = 0
     """Rows that share a scale, which vLLM does not split outside the experts; 0 if any split is possible."""
     blocked: tuple[int, ...] = ()
@@ -140,6 +144,7 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
     cache = quantized.get("kv_cache_scheme") or quantized.get("kv_cache_quant_algo")
     bits = cache.get("num_bits") if isinstance(cache, dict) else cache
     block = _block(quantized, kernel_format, has_experts=bool(_first(text, "experts")))
+    encoder = _encoder_of(config, architecture)
     windows, odd = _windows(text, row, attention, layers)
     if latent is None and attention == "latent":
         odd = "config.json has no `kv_lora_rank`"
@@ -162,6 +167,8 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
         kernel_format=kernel_format,
         experts=_first(text, "experts") or 0,
         expert_inner=expert_inner or inner[0],
+        encoder_heads=_first(encoder, "encoder_heads") or 0,
+        encoder_inner=_first(encoder, "encoder_inner") or 0,
         block=block,
         blocked=tuple(width for width in outside if width and block),
         text_type=str(text.get("model_type", "")),
@@ -187,12 +194,14 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
 
 
 def shape_for(settings: Settings, shapes: Mapping[str, Shape]) -> Shape | None:
-    """Return the shape of the model in the settings, with that of its draft model.
+    """Return the shape of the model in the settings, with that of its draft model, and without an encoder that is not divided.
 
     Args:
         shapes: Shapes by source; those that could not be read are absent.
     """
     shape = shapes.get(settings.model)
+    if shape and "media" in shape.inputs and value_of(settings.vllm_args, "--mm-encoder-tp-mode") == "data":
+        shape = replace(shape, encoder_heads=0, encoder_inner=0)
     return shape and replace(shape, draft=shapes.get(settings.draft or ""))
 
 
@@ -220,6 +229,12 @@ def _text_of(config: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(nested, dict):
         return dict(config)
     return {**rules("part_defaults").get(str(nested.get("model_type")), {}), **config, **nested}
+
+
+def _encoder_of(config: Mapping[str, Any], architecture: str) -> Mapping[str, Any]:
+    """Return the configuration of an encoder that vLLM divides among GPUs; empty without one."""
+    found = config.get("vision_config") or config.get("audio_config")
+    return found if isinstance(found, dict) and architecture in rules("encoders")["names"] else {}
 
 
 def _size(text: Mapping[str, Any], key: str) -> int | None:

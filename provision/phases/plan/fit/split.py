@@ -31,6 +31,8 @@ def why_not(shape: Shape, tensor: int) -> str | None:
         (shape.latent is not None or max(kv, tensor) % min(kv, tensor) == 0, f"{kv} key-value heads"),
         (padded_vocabulary(shape) % tensor == 0, f"a vocabulary of {padded_vocabulary(shape)}"),
         *((width % tensor == 0, f"an inner width of {width}") for width in shape.inner),
+        (shape.encoder_heads % tensor == 0, f"{shape.encoder_heads} attention heads of the encoder"),
+        (shape.encoder_inner % tensor == 0, f"an inner width of {shape.encoder_inner} of the encoder"),
         *(
             (width % (shape.block * tensor) == 0, f"an inner width of {width} in blocks of {shape.block}")
             for width in blocks

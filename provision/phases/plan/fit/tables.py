@@ -62,6 +62,7 @@ def rules(
         "keys",
         "cache_types",
         "compressed",
+        "encoders",
         "float16",
         "own_attention",
         "part_defaults",
@@ -69,7 +70,7 @@ def rules(
         "rope",
     ],
 ) -> dict[str, Any]:
-    """Return a table on config.json: the words in its keys that tell what a model takes besides text; the spellings of each value, of which the first present one applies; what a part for text has where it leaves a key out; the types of the KV cache; which models compress keys and values, weigh distances, or have attention layers of their own; whose images see all of themselves; which models are computed in float32 where GPUs have no bfloat16; rotary scaling, which can extend the context."""
+    """Return a table on config.json: the words in its keys that tell what a model takes besides text; the spellings of each value, of which the first present one applies; what a part for text has where it leaves a key out; the types of the KV cache; which models have an encoder that is divided, compress keys and values, weigh distances, or have attention layers of their own; whose images see all of themselves; which models are computed in float32 where GPUs have no bfloat16; rotary scaling, which can extend the context."""
     return dict(own_table(_ARCHITECTURES)[of])
 
 
