@@ -143,7 +143,7 @@ class RolloutDriver:
         if error:
             raise StoppedError(f"the share of the new release is not known to every gateway: {error}")
         if names:
-            self._say(f"gateways: {percent} % of requests to {', '.join(names)}")
+            self._say(f"gateways: at most {percent} % of requests to {', '.join(names)}")
 
     def _switch(self, names: Sequence[str]) -> str | None:
         """Switch hosts; return why all has to go back, None where nothing speaks against it."""
@@ -337,15 +337,20 @@ def _failure(host: HostSummary) -> str | None:
 def shares(traffics: Iterable[Traffic], names: Sequence[str], joining: Sequence[str], percent: float) -> dict[str, int]:
     """Return the share of each canary in ten-thousandths of its model's requests; it is 0 of hosts that are about to join.
 
-    Hosts of one model get equal parts of the percentage. A model without another host in traffic has no canaries: somebody has to
-    take the other requests.
+    Hosts of one model get equal parts of the percentage, but none gets more than an equal part of all requests, which may be more than it
+    can serve. Gateways may have different hosts in traffic; the smallest share counts. A model without another host in traffic has no
+    canaries: somebody has to take the other requests.
     """
     found: dict[str, int] = {}
+    canaries = {*names, *joining}
     for traffic in traffics:
-        canaries = {*names, *joining}
-        ours = [one for one in traffic.hosts if one.host in canaries and traffic.in_traffic(one.model) - canaries]
+        others = {one.model: len(traffic.in_traffic(one.model) - canaries) for one in traffic.hosts}
+        ours = [one for one in traffic.hosts if one.host in canaries and others[one.model]]
         counts = Counter(one.model for one in ours if one.host in names)
-        found |= {one.host: round(percent * 100 / counts[one.model]) if one.host in names else 0 for one in ours}
+        most = {model: ALL / (number + others[model]) for model, number in counts.items()}
+        for one in ours:
+            share = round(min(percent / counts[one.model], most[one.model]) * 100) if one.host in names else 0
+            found[one.host] = min(share, found.get(one.host, share))
     return found
 
 

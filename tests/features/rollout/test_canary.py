@@ -166,6 +166,16 @@ def test_hosts_of_a_model_divide_the_percentage() -> None:
     assert shares([], ["a"], [], 10) == {}
 
 
+def test_a_canary_gets_no_more_than_an_equal_part_of_the_requests() -> None:
+    hosts = [(name, "m", "up") for name in "abcdefghij"]
+    gate = traffic(*hosts)
+    assert shares([gate], ["a"], [], 5) == {"a": 500}
+    assert shares([gate], ["a"], [], 50) == {"a": 1000}
+    assert shares([gate], ["a", "b"], ["c"], 50) == {"a": 1111, "b": 1111, "c": 0}, "nine are in traffic"
+    assert shares([traffic(*hosts[:4]), gate], ["a"], [], 50) == {"a": 1000}, "the gateway with more hosts"
+    assert shares([gate, traffic(*hosts[:4])], ["a"], [], 50) == {"a": 1000}, "in any order"
+
+
 def test_a_model_without_another_host_in_traffic_has_no_canary() -> None:
     assert shares([traffic(("a", "m", "up"))], ["a"], [], 10) == {}
     assert shares([traffic(("a", "m", "up"), ("b", "m", "drained"))], ["a"], [], 10) == {}
