@@ -19,6 +19,7 @@ RECORDED = Path(__file__).with_name("recorded.txt")
 """Series in the form of their exporters with values of our own: value, and growth every ten seconds."""
 BEGUN = int(time.time()) - 7200
 STEPS, STEP_S = 60, 10
+END = BEGUN + (STEPS - 1) * STEP_S
 PANELS = [(name, panel["title"]) for name in described() for panel in json.loads(render(name))["panels"]]
 
 
@@ -50,9 +51,15 @@ def query_of(dashboard: dict[str, Any], title: str) -> str:
 def test_a_panel_is_not_empty(name: str, title: str, server: Prometheus) -> None:
     query = query_of(json.loads(render(name)), title)
     assert "$" not in query
-    found = server.query(query, time=str(BEGUN + (STEPS - 1) * STEP_S))
+    found = server.query(query, time=str(END))
     assert found, query
     assert all(one["value"][1] != "NaN" for one in found), query
+
+
+def test_answers_that_failed_count_as_those_that_broke_do(server: Prometheus) -> None:
+    query = query_of(json.loads(render("fleet")), "Answers that broke or failed, share")
+    found = {one["metric"]["server"]: float(one["value"][1]) for one in server.query(query, time=str(END))}
+    assert found == pytest.approx({"a": 0.1 / 31, "b": 1 / 30})
 
 
 @pytest.mark.parametrize("name", described())
