@@ -15,6 +15,7 @@ from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
 from provision.core.models.settings import Settings
 from provision.core.models.staged import StagedFile
+from provision.features.bundle.reader import Bundled
 from provision.phases.stage.model import adapter_rank, stage_folder, stage_model
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site
@@ -275,6 +276,17 @@ def test_weights_that_hosts_get_themselves_are_not_fetched_and_named_by_their_pl
     assert {file.hub_path for file in files} == {f"org/tiny/resolve/c0ffee/{path}" for path in MODEL}
     assert not any(shard in path for path in hub.requests for shard in SHARDS)
     assert take(store, "org/tiny")[0] == name, "another source is no other model"
+
+
+@pytest.mark.parametrize("source", ["host", "path"])
+def test_weights_of_a_bundle_are_there_for_hosts_that_would_get_them_themselves(
+    hub: Site, store: Store, source: Literal["host", "path"]
+) -> None:
+    name, files = take(store, "org/tiny")
+    hub.close()
+    settings, bundle = Settings(model="org/tiny", source={"model": source}), Bundled("site.bundle", "2026-01-02", ())
+    assert stage_model(settings, ClientSettings(bundled=bundle), store) == (name, files)
+    assert all(Path(file.path).is_file() for file in files)
 
 
 def test_an_adapter_of_a_hub_is_fetched_where_hosts_get_the_weights_themselves(hub: Site, store: Store) -> None:

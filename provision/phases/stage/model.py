@@ -31,12 +31,14 @@ def stage_model(
     """Return the name of the model's folder on the host, and its files.
 
     Of a hub id, files that nobody reads are not fetched, nor weights that the host has already, or gets itself: the hub lists their hashes.
+    A bundle has all of them, for hosts without a hub.
 
     Raises:
         StageError: The folder is no complete model, or the hub's files cannot be had.
     """
     text = settings.model
-    weights = settings.model_on_host is None and settings.source_of("model") not in ("host", "path")
+    fetches = client.bundled is None and settings.source_of("model") in ("host", "path")
+    weights = settings.model_on_host is None and not fetches
     replaced = CHAT_TEMPLATE if settings.chat_template else None
 
     def staged(source: str, is_needed: Callable[[str], bool] = lambda _: True) -> list[StagedFile]:
