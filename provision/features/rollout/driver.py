@@ -81,6 +81,9 @@ class RolloutDriver:
             has_rules = any(host.settings.firewall == "set" for host in self._hosts.values())
             if self._gateways or self._monitors or has_rules:
                 self._refresh_fleet()
+                # It lasts for minutes, in which this process still promises to do what a person asks.
+                if (reason := self._wished()) is not None:
+                    return self.take_back(reason)
             updated = len(self._in_state("updated"))
             serve = "serves" if updated == 1 else "serve"
             self._keep(state="done", text=f"{count(updated, 'host')} {serve} the new release")

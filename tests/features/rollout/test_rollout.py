@@ -503,6 +503,20 @@ def test_a_request_during_the_last_gate_ends_it(site: Site, wish: str, release: 
     assert set(site.serves.values()) == {release}
 
 
+@pytest.mark.parametrize(("wish", "release"), [("pause", NEW), ("abort", OLD)])
+def test_a_request_while_the_fleet_is_set_up_at_the_end_ends_it(site: Site, wish: str, release: str) -> None:
+    site.groups["m"] = ("monitoring",)
+    site.serves["m"] = OLD
+    site.during(8, lambda: getattr(rollout, wish)(site.request()))
+    assert site.start() == Exit.RED
+    assert site.runs[7] == "firewall a,b,c,d,m"
+    assert site.record().state == ("paused" if wish == "pause" else "rolled back")
+    assert {site.serves[name] for name in "abcd"} == {release}
+    if wish == "pause":
+        assert rollout.resume(site.request()) == Exit.OK
+        assert (site.runs[8:], site.record().state) == (["firewall a,b,c,d,m"], "done")
+
+
 def test_only_one_process_controls_a_rollout(site: Site) -> None:
     with RolloutStore(site.logs).locked(), pytest.raises(HostLockedError, match="another process"):
         site.start()
