@@ -120,6 +120,9 @@ def test_requests_of_a_dead_canary_go_to_the_others_and_those_of_dead_hosts_to_i
         site.stubs[name].process.kill()
         site.wait(name, "DOWN")
     assert set(drawn(site)) == {"h1"}
+    assert site.ask("GET", "/health", key=None).status == 200, "every model has a host"
+    site.traffic(canary={"h1": 0})
+    assert site.ask("GET", "/health", key=None).status == 503, "its share is none"
 
 
 @pytest.mark.slow
