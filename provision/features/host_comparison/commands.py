@@ -1,8 +1,8 @@
 """`./firstlight drift`: hosts that should be equal are read in one round trip each, and compared. No host is changed."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,10 +13,11 @@ from provision.cli.options import HOSTS, PRINTED, asked, takes
 from provision.core.errors import Exit, UsageError
 from provision.core.grouping import gather
 from provision.core.models.facts import HostFacts
+from provision.core.models.inventory import Host
 from provision.core.redaction import redact, scrub
 from provision.features.host_comparison.compare import compare
 from provision.features.host_comparison.text import MAJORITY, ComparedClass, document, render
-from provision.features.host_comparison.values import HostValues, cards_of, label_of, values_of
+from provision.features.host_comparison.values import HostValues, cards_of, label_of, of_machine, values_of
 from provision.phases.plan.what_if import read_facts
 from provision.phases.probe.reading import CONFIGURATION, IN_FULL
 from provision.pipeline import CommandRequest
@@ -56,8 +57,8 @@ def compare_hosts(request: CommandRequest, against: str | None) -> int:
     facts = {name: outcome.result.facts[name] for name in wanted if name in outcome.result.facts}
     if outcome.exit_code == Exit.INTERRUPTED or (recorded is None and against not in (None, *facts)):
         return print_summary(outcome)
-    golden = recorded or (facts[against] if against else None)
-    classes = compared_classes(facts, golden, against)
+    machines = _machines([host for host in outcome.hosts if host.name in facts], facts)
+    classes = compared_classes(machines, _golden(machines, recorded, against), against)
     missing = sorted(set(wanted) - facts.keys())
     if request.as_json:
         answered = facts.keys() | (names - set(wanted))
@@ -70,21 +71,53 @@ def compare_hosts(request: CommandRequest, against: str | None) -> int:
     return outcome.exit_code or (Exit.RED if differs else Exit.OK)
 
 
+@dataclass(frozen=True)
+class Machine:
+    """A machine with the facts that were read for each of its services."""
+
+    name: str
+    services: tuple[tuple[str | None, HostFacts], ...]
+    """By name; None where the machine has one."""
+
+    @property
+    def facts(self) -> HostFacts:
+        """Return the facts of the machine itself, which are the same for all its services."""
+        return self.services[0][1]
+
+    def values(self) -> HostValues:
+        """Return what is compared of it."""
+        return of_machine(self.name, [values_of(facts, service) for service, facts in self.services])
+
+
+def _machines(hosts: Iterable[Host], facts: Mapping[str, HostFacts]) -> list[Machine]:
+    found = gather((host.machine, (host.service.name if host.service else None, facts[host.name])) for host in hosts)
+    return [Machine(name, tuple(services)) for name, services in sorted(found.items())]
+
+
+def _golden(machines: Iterable[Machine], recorded: HostFacts | None, against: str | None) -> Machine | None:
+    """Return the reference that a person named; None without one. Of a file, the name says for which service it was written."""
+    if recorded is None:
+        return next((one for one in machines if any(facts.host == against for _, facts in one.services)), None)
+    service = recorded.host.rpartition("@")[2]
+    is_known = any(service == name for one in machines for name, _ in one.services)
+    return Machine(recorded.host, ((service if is_known else None, recorded),))
+
+
 def compared_classes(
-    facts: Mapping[str, HostFacts], golden: HostFacts | None = None, against: str | None = None
+    machines: Sequence[Machine], golden: Machine | None = None, against: str | None = None
 ) -> list[ComparedClass]:
-    """Compare hosts with one reference, which a person named, or those with the same cards with their majority."""
+    """Compare machines with one reference, which a person named, or those with the same cards with their majority."""
     if golden is not None:
-        others = [one for name, one in sorted(facts.items()) if name != against]
-        return [_compared(others, values_of(golden), f"`{against}`")] if others else []
-    equals = gather((cards_of(one), one) for _, one in sorted(facts.items()))
-    return [_compared(hosts, None, MAJORITY) for _, hosts in sorted(equals.items(), reverse=True)]
+        others = [one for one in machines if one is not golden]
+        return [_compared(others, golden.values(), f"`{against}`")] if others else []
+    equals = gather((cards_of(one.facts), one) for one in machines)
+    return [_compared(alike, None, MAJORITY) for _, alike in sorted(equals.items(), reverse=True)]
 
 
-def _compared(hosts: Sequence[HostFacts], reference: HostValues | None, against: str) -> ComparedClass:
-    values = [values_of(one) for one in hosts]
+def _compared(machines: Sequence[Machine], reference: HostValues | None, against: str) -> ComparedClass:
+    values = [one.values() for one in machines]
     unread = {one.name: one.unread for one in values if one.unread}
-    return ComparedClass(label_of(hosts), against, compare(values, reference), unread)
+    return ComparedClass(label_of([one.facts for one in machines]), against, compare(values, reference), unread)
 
 
 def _recorded(against: str | None, names: set[str]) -> HostFacts | None:

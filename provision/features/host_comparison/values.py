@@ -14,6 +14,8 @@ from provision.core.tables import own_table
 TABLE = Path(__file__).with_name("keys.toml")
 OTHER = "other"
 """Part of values that no row of keys.toml names."""
+INSTALLED = "installed"
+_INSTALLATION = re.compile(r"^installed(\[[^\]]*\])?(?=\.|$)")
 
 Value: TypeAlias = str | int | float | bool | None
 
@@ -26,15 +28,58 @@ class HostValues:
     values: Mapping[str, Value]
     unread: Mapping[str, str]
     """Why values could not be read, by the path that they are below."""
+    installations: tuple[str, ...] = (INSTALLED,)
+    """The paths of its installations; it is not compared in those of others."""
+    own: tuple[str, ...] = ()
+    """Values that no other host can have, by path."""
 
     def knows(self, key: str) -> bool:
         """Return whether a value was read, or its absence seen."""
+        installation = _INSTALLATION.match(key)
+        if key in self.own or (installation and installation[0] not in self.installations):
+            return False
         return key in self.values or not any(_pattern(path).match(key) for path in self.unread)
 
 
-def values_of(facts: HostFacts) -> HostValues:
-    """Return what is compared of a host."""
+def values_of(facts: HostFacts, service: str | None = None) -> HostValues:
+    """Return what is compared of a host.
+
+    Args:
+        service: The name of its service, where its machine has several: they are compared with those of the same name.
+    """
+    found = _values_of(facts)
+    if service is None:
+        return found
+    place = f"{INSTALLED}[{service}]"
+
+    def placed(path: str) -> str:
+        return _INSTALLATION.sub(lambda _: place, path)
+
+    return HostValues(
+        found.name,
+        {placed(key): value for key, value in found.values.items()},
+        {placed(path): why for path, why in found.unread.items()},
+        (place,),
+        tuple(map(placed, found.own)),
+    )
+
+
+def of_machine(name: str, services: Sequence[HostValues]) -> HostValues:
+    """Return what is compared of a machine, from the values of all its services: what they share counts once."""
+    together = [(one.values, one.unread) for one in reversed(services)]
+    return HostValues(
+        name,
+        {key: value for values, _ in together for key, value in values.items()},
+        {path: why for _, unread in together for path, why in unread.items()},
+        tuple(path for one in services for path in one.installations),
+        tuple(path for one in services for path in one.own),
+    )
+
+
+def _values_of(facts: HostFacts) -> HostValues:
     document = facts.model_dump(mode="json")
+    if facts.installed is not None:
+        document[INSTALLED]["model"] = (facts.installed.state or {}).get("model")
     unread = dict(facts.unknown)
     if facts.configuration is None:
         unread["configuration"] = "it was not requested"
@@ -42,7 +87,18 @@ def values_of(facts: HostFacts) -> HostValues:
             unread["os.systemd_state"] = "it was not requested"
     values = dict(_flat("", document))
     masked = {key: "it was masked when it was kept" for key, value in values.items() if value == MASK}
-    return HostValues(facts.host, {key: value for key, value in values.items() if key not in masked}, unread | masked)
+    kept = {key: value for key, value in values.items() if key not in masked}
+    own = (f"{INSTALLED}.release",) if _has_own_release(facts) else ()
+    return HostValues(facts.host, kept, unread | masked, own=own)
+
+
+def _has_own_release(facts: HostFacts) -> bool:
+    """Return whether the release of a host names what no other host has: its place in a span, or UUIDs of GPUs or their slices."""
+    state = (facts.installed and facts.installed.state) or {}
+    is_in_span = any((state.get(part) or {}).get("in_span") for part in ("readiness", "member"))
+    gpus = facts.nvidia.gpus if facts.nvidia else ()
+    is_in_container = facts.installed is not None and facts.installed.image is not None
+    return is_in_span or bool(gpus and is_in_container) or any(gpu.slices for gpu in gpus)
 
 
 def cards_of(facts: HostFacts) -> tuple[str, ...]:

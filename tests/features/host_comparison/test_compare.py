@@ -3,10 +3,21 @@
 import random
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.core.models.facts import Configuration, Disk, HostFacts, Memory, Nvidia, NvidiaGpu, OperatingSystem
+from provision.core.models.facts import (
+    Configuration,
+    Disk,
+    GpuSlice,
+    HostFacts,
+    Installed,
+    Memory,
+    Nvidia,
+    NvidiaGpu,
+    OperatingSystem,
+)
 from provision.core.redaction import scrub
 from provision.core.tables import read_table
 from provision.features.host_comparison.compare import Difference, compare, majority
@@ -131,6 +142,41 @@ def test_sizes_within_the_noise_are_equal() -> None:
 def test_values_that_must_differ_are_left_out() -> None:
     found = compare([values_of(facts(name)) for name in ("a", "bb", "ccc")])
     assert found.is_equal
+
+
+@pytest.mark.parametrize(
+    ("state", "image", "slices"),
+    [
+        pytest.param({"member": {"in_span": True}}, None, 0, id="member"),
+        pytest.param({"readiness": {"in_span": True}}, None, 0, id="head"),
+        pytest.param({}, "sha256:1", 0, id="container"),
+        pytest.param({}, None, 2, id="slice"),
+    ],
+)
+@pytest.mark.parametrize("service", [None, "chat"])
+def test_a_release_that_names_its_host_is_not_compared_but_its_model_is(
+    state: dict[str, Any], image: str | None, slices: int, service: str | None
+) -> None:
+    def served(name: str, model: str) -> HostValues:
+        parts = tuple(GpuSlice(index=index, uuid=f"MIG-{name}-{index}") for index in range(slices))
+        gpus = (NvidiaGpu(index=0, pci_address="0000:1b:00.0", slices=parts),)
+        installed = Installed(
+            prefix="/opt/firstlight", release=f"of {name}", state={"model": model, **state}, image=image
+        )
+        return values_of(facts(name, installed=installed, nvidia=Nvidia(gpus=gpus)), service)
+
+    equal = [served(name, "m-1") for name in ("a", "bb")]
+    assert compare(equal).is_equal
+    [oddity] = compare([*equal, served("ccc", "m-2")]).oddities
+    assert (oddity.hosts, [one.found for one in oddity.differences]) == (("ccc",), ["m-2"])
+
+
+def test_a_release_of_a_host_alone_is_compared() -> None:
+    one, two = (
+        values_of(facts(name, installed=Installed(prefix="/opt/firstlight", release=name, state={"model": "m"})))
+        for name in ("a", "bb")
+    )
+    assert [key for split in compare([one, two]).splits for key, _ in split.values] == ["installed.release"]
 
 
 def test_an_absent_item_is_one_difference() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from provision.core.errors import RemoteCommandError, UsageError
-from provision.core.models.facts import Configuration, HostFacts, OperatingSystem, PciGpu, User
+from provision.core.models.facts import Configuration, HostFacts, Installed, OperatingSystem, PciGpu, User
 from provision.core.models.inventory import Host
 from provision.features.host_comparison.commands import compare_hosts
 from provision.phases.probe import step as probe
@@ -25,6 +25,10 @@ class Site:
         self.folder = folder
         self.kernels = dict.fromkeys("abc", "6.1")
         self.cards: dict[str, tuple[PciGpu, ...]] = dict.fromkeys("abc", (H100,))
+        self.services: dict[str, tuple[str, ...]] = {}
+        """Services of each machine, where it has several."""
+        self.releases: dict[str, str] = {}
+        """Another release of a host than that of the others with its service."""
         self.silent: set[str] = set()
         monkeypatch.setattr(probe, "probe_host", self.probe)
 
@@ -37,15 +41,28 @@ class Site:
             probed_at="2026-01-01T00:00:00Z",
             clock_skew_s=0.0,
             user=User(uid=0, home="/root"),
-            os=OperatingSystem(kernel=self.kernels[host.name], hostname=host.name),
-            pci_gpus=self.cards[host.name],
+            os=OperatingSystem(kernel=self.kernels[host.machine], hostname=host.machine),
+            pci_gpus=self.cards[host.machine],
             configuration=Configuration(packages={"tar": "1"}),
+            installed=self.installed(host),
         )
+
+    def installed(self, host: Host) -> Installed | None:
+        """Return the installation of a service, which those of other services are not equal to."""
+        if host.service is None:
+            return None
+        release = self.releases.get(host.name, f"release of {host.service.name}")
+        return Installed(prefix=f"/opt/firstlight/services/{host.service.name}", release=release)
 
     def drift(self, against: str | None = None, *, as_json: bool = False) -> int:
         inventory = self.folder / "hosts.yml"
         local = {"ansible_connection": "local"}
-        groups = {"gpus": {"hosts": dict.fromkeys(self.kernels, local)}}
+        hosts: dict[str, dict[str, Any]] = {name: dict(local) for name in self.kernels}
+        for name, services in self.services.items():
+            hosts[name]["firstlight_services"] = {
+                service: {"port": 8000 + number} for number, service in enumerate(services)
+            }
+        groups = {"gpus": {"hosts": hosts}}
         inventory.write_text(json.dumps({"all": {"children": groups}}))
         request = CommandRequest("drift", inventory, None, {}, self.folder / "logs", as_json=as_json)
         return compare_hosts(request, against)
@@ -71,6 +88,35 @@ def test_hosts_with_other_cards_are_not_equals(site: Site, capsys: pytest.Captur
     site.kernels["b"], site.cards["b"] = "6.2", ()
     assert site.drift() == 0
     assert "no GPU: b is the only such host: there is nothing to compare it with" in capsys.readouterr().out
+
+
+def test_services_are_compared_with_those_of_the_same_name(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.services = {"a": ("chat", "embed"), "b": ("chat", "embed"), "c": ("chat",)}
+    assert site.drift() == 0
+    assert capsys.readouterr().out == "10de:2330: 3 hosts, compared with their majority\n  no difference\n"
+    assert site.drift("a@embed") == 0
+    site.releases["b@chat"] = "another"
+    assert site.drift() == 1
+    assert "  b: installed[chat].release is another, expected release of chat\n" in capsys.readouterr().out
+    assert site.drift("a@chat") == 1
+    assert "compared with `a@chat`\n  b: installed[chat].release is another" in capsys.readouterr().out
+
+
+def test_a_machine_with_several_services_counts_once(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.services, site.kernels["a"] = {"a": ("chat", "embed", "rank")}, "6.2"
+    assert site.drift() == 1
+    assert "\n  a: os.kernel is 6.2, expected 6.1\n" in capsys.readouterr().out
+
+
+def test_a_file_of_a_service_is_a_reference_for_services_of_its_name(site: Site) -> None:
+    site.services = dict.fromkeys("abc", ("chat", "embed"))
+    site.drift()
+    golden = site.folder / "golden.json"
+    golden.write_bytes((site.folder / "logs/queries/latest/facts/a@chat.json").read_bytes())
+    site.releases["b@embed"] = "another"
+    assert site.drift(str(golden)) == 0
+    site.releases["b@chat"] = "another"
+    assert site.drift(str(golden)) == 1
 
 
 def test_a_golden_host_is_right_against_the_majority(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
