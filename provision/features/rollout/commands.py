@@ -25,7 +25,7 @@ from provision.core.redaction import scrub
 from provision.core.run_folder import utc_now
 from provision.features.gateway.restarts import moves
 from provision.features.rollout.driver import RolloutDriver
-from provision.features.rollout.model import Rollout, RolloutHost, RolloutOptions
+from provision.features.rollout.model import Rollout, RolloutHost, RolloutOptions, content_of
 from provision.features.rollout.steps import DEFAULT_STEPS, STAGING, assign, parse_steps, require_capacity
 from provision.features.rollout.store import RolloutStore, Wish
 from provision.features.rollout.text import ABORTED, described, print_rollout
@@ -247,9 +247,14 @@ def _made(
     first_alone = not staging and len(heads) > 1 and bool(gateways)
     steps = (0, *steps) if staging or first_alone else steps
     step_of = assign(heads, steps, staging, first_alone=first_alone)
-    before = {name: facts.installed.release if facts.installed else None for name, facts in result.facts.items()}
+    installed = {name: facts.installed for name, facts in result.facts.items()}
     hosts = [
-        RolloutHost(name=host.name, step=step, before=before[host.name])
+        RolloutHost(
+            name=host.name,
+            step=step,
+            before=there.release if (there := installed[host.name]) else None,
+            content_before=content_of(there.state) if there else None,
+        )
         for head, step in sorted(step_of.items(), key=lambda item: item[1])
         for host in changing
         if host.head == head

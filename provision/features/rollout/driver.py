@@ -20,7 +20,7 @@ from provision.features.gateway.draining import ask, record
 from provision.features.gateway.traffic import Traffic
 from provision.features.rollout.gate import Verdict, thresholds
 from provision.features.rollout.measured import PAUSE_S, gate, was_unreachable
-from provision.features.rollout.model import Decision, HostProgress, Rollout
+from provision.features.rollout.model import Decision, HostProgress, Rollout, compared_hosts
 from provision.features.rollout.steps import STAGING, batches
 from provision.features.rollout.store import RolloutStore
 from provision.features.rollout.text import ABORTED, print_rollout
@@ -189,11 +189,9 @@ class RolloutDriver:
     def _decide(self, step: int) -> str | None:
         """Ask the gate; return why all has to go back, None where the next step may begin."""
         new = self._answering()
-        before = {host.name: host.before for host in self.rollout.hosts}
         waiting = [host.name for host in self.rollout.hosts if host.state == "waiting" and host.before is not None]
-        known = {before[name] for name in new}
-        old = min(self._heads(waiting), key=lambda name: before[name] not in known, default=None)
-        alike = [name for name in new if old is not None and before[name] == before[old]]
+        of_both = ([self.rollout.host(name) for name in names] for names in (new, self._heads(waiting)))
+        old, alike = compared_hosts(*of_both)
         has_changed = bool(self.rollout.of_step(step))
         hold_s = self.rollout.holds_s.get(self.rollout.steps[step], self.rollout.hold_s)
         compared = partial(gate, new=new, old=old, alike=alike, has_changed=has_changed)

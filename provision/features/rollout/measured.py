@@ -44,7 +44,7 @@ def gate(
     a gateway cannot be read, the step holds: nothing is decided but a rollback, and in the end the decision stays open.
 
     Args:
-        alike: Hosts of the new release that served the release of the old one before. Their times are compared, if they have the same GPUs and serve a model of the same name.
+        alike: Hosts of the new release that served a release like that of the old one before. Their times are compared, if they have the same GPUs and serve a model of the same name.
         hold_s: Seconds that the step lasts at least.
         has_changed: Whether the step changed a host. Else all answers were compared before, and that would only delay what is seen of clients.
         is_interrupted: Whether the step shall not be observed any longer; it is then undecided.
@@ -81,7 +81,9 @@ def gate(
             decision = watch.decision(step, verdict, "; ".join([text, *watch.reasons[:1]]))
             break
         if passed is not None and time.monotonic() - started >= hold_s:
-            decision = watch.decision(step, "go on", "; ".join(filter(None, [passed, watch.compared.text])))
+            decision = watch.decision(
+                step, "go on", "; ".join(filter(None, [passed, watch.untimed, watch.compared.text]))
+            )
             break
         if passed is not None:
             time.sleep(PAUSE_S)
@@ -222,6 +224,13 @@ class _Watch:
             else:
                 context.fail(name, "serve", error)
         return done.values, away
+
+    @property
+    def untimed(self) -> str | None:
+        """Return why no times are compared although a host serves the old release; None where they are, or none does."""
+        if self._old is None or self._timed:
+            return None
+        return f"no times were compared: no changed host has the GPUs, the model and the former release of {self._old}"
 
     def _compare(self, found: Mapping[str, dict[str, Any]]) -> None:
         """Compare the answers of a round, where a host of the new release serves the model of the old one.

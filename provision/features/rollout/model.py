@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from provision.core.environment_folders import digest_of
 from provision.core.models.base import Record
 from provision.core.models.invocation import ROOT, Invocation
 
@@ -26,6 +28,8 @@ class RolloutHost(Record):
     """Index of the step that changes it."""
     before: str | None = None
     """Digest of the release that it served before; None where it served none."""
+    content_before: str | None = None
+    """What that release has in common with those of other hosts, see `content_of`; None where that is not known."""
     after: str | None = None
     """Digest of the release that it serves since its step."""
     state: HostProgress = "waiting"
@@ -124,6 +128,31 @@ class Rollout(RolloutOptions):
         """Return the rollout with other values of one host."""
         hosts = tuple(host.model_copy(update=values) if host.name == name else host for host in self.hosts)
         return self.model_copy(update={"hosts": hosts})
+
+
+def content_of(state: Mapping[str, Any] | None) -> str | None:
+    """Return environment, model and attention of a release from its state on the host; None where it names no environment.
+
+    Digests of releases are not equal where one names its host, such as its place in a span or the UUIDs of its GPUs.
+    """
+    state = state or {}
+    if not state.get("environment"):
+        return None
+    attention = (state.get("stack") or {}).get("attention") or {}
+    return " ".join(map(str, (digest_of(state["environment"]), state.get("model"), attention.get("backend"))))
+
+
+def compared_hosts(new: Sequence[RolloutHost], waiting: Sequence[RolloutHost]) -> tuple[str | None, list[str]]:
+    """Return the waiting host that the new release is compared with, and the changed hosts whose times are compared with its times.
+
+    These had the same release before, or, where no pair had, the same environment, model and attention.
+    """
+    for same in (attrgetter("before"), attrgetter("content_before")):
+        for old in waiting:
+            alike = [one.name for one in new if same(old) is not None and same(one) == same(old)]
+            if alike:
+                return old.name, alike
+    return next((old.name for old in waiting), None), []
 
 
 def with_releases(rollout: Rollout, releases: Mapping[str, str | None], run: str) -> Rollout:

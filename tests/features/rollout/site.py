@@ -41,6 +41,8 @@ class Site:
     def __init__(self, logs: Path, names: Sequence[str]) -> None:
         self.logs = logs
         self.serves = dict.fromkeys(names, OLD)
+        self.states: dict[str, dict[str, Any]] = {}
+        """What hosts say of their releases before the rollout, beside what clients ask."""
         self.groups: dict[str, tuple[str, ...]] = {}
         self.spans: tuple[tuple[str, ...], ...] = ()
         """Hosts that serve one model together."""
@@ -133,7 +135,10 @@ class Site:
         failed: dict[str, str] = {}
         before, after = ({"readiness": {"served_name": name}} for name in ("m", "n" if self.is_renamed else "m"))
         facts: Any = {
-            name: SimpleNamespace(installed=SimpleNamespace(release=self.serves[name], state=before)) for name in names
+            name: SimpleNamespace(
+                installed=SimpleNamespace(release=self.serves[name], state=before | self.states.get(name, {}))
+            )
+            for name in names
         }
         desired: Any = dict.fromkeys(names, SimpleNamespace(state={"release": NEW, **after}))
         up_to_date = frozenset(name for name in names if self.serves[name] == NEW)

@@ -184,6 +184,8 @@ def test_times_are_compared_on_equal_processors_only(run: Run, one: dict[str, An
 def test_times_are_compared_with_hosts_that_served_the_same_release_before(run: Run) -> None:
     decision, rounds = run(slow, alike=())
     assert (decision.verdict, rounds) == ("go on", 8)
+    assert "; no times were compared: no changed host has" in decision.text
+    assert "no times" not in run(lambda *_: answer())[0].text
 
 
 def test_a_short_outage_of_the_old_host_hides_no_slower_release(run: Run) -> None:

@@ -51,6 +51,15 @@ def test_the_gate_compares_with_a_host_that_served_the_same_release_before(site:
     assert site.alike == ["a", "b", ""]
 
 
+def test_the_gate_compares_hosts_whose_releases_differ_in_what_names_the_host_alone(site: Site) -> None:
+    site.serves = {name: f"of {name}" for name in site.serves}
+    state = {"environment": "e1", "model": "m-1", "stack": {"attention": {"backend": "FLASH_ATTN"}}}
+    site.states = {"a": state, "b": state | {"model": "m-2"}, "c": state | {"environment": "e1-2"}, "d": {}}
+    assert site.start() == Exit.OK
+    assert [run for run in site.runs if run.startswith("gate")] == ["gate a,c", "gate a,b,c", "gate a,b,c,d"]
+    assert site.alike == ["a", "a", ""]
+
+
 @LIMITS
 def test_a_model_that_gateways_would_not_find_is_refused(site: Site, limit: str | None) -> None:
     site.is_renamed = site.has_gateway = True
