@@ -254,6 +254,7 @@ def _made(
             step=step,
             before=there.release if (there := installed[host.name]) else None,
             content_before=content_of(there.state) if there else None,
+            content=content_of(result.desired[host.name].state),
         )
         for head, step in sorted(step_of.items(), key=lambda item: item[1])
         for host in changing

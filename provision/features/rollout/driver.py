@@ -20,12 +20,12 @@ from provision.features.gateway.draining import ask, record
 from provision.features.gateway.traffic import Traffic
 from provision.features.rollout.gate import Verdict, thresholds
 from provision.features.rollout.measured import PAUSE_S, gate, was_unreachable
-from provision.features.rollout.model import Decision, HostProgress, Rollout, compared_hosts
+from provision.features.rollout.model import Decision, HostProgress, Rollout, compared_hosts, content_of
 from provision.features.rollout.steps import STAGING, batches
 from provision.features.rollout.store import RolloutStore
 from provision.features.rollout.text import ABORTED, print_rollout
 from provision.pipeline import CommandRequest
-from provision.pipeline.phases import AFTER_SERVE, BEFORE_PLAN, FLEET, PROBE, STEPS
+from provision.pipeline.phases import AFTER_SERVE, BEFORE_PLAN, FLEET, PROBE, STAGE, STEPS
 from provision.pipeline.runner import RunOutcome, execute, hosts_of_group
 from provision.report.layout import count
 from provision.run.context import RunContext, left_out
@@ -34,6 +34,9 @@ from provision.run.rollback import roll_back
 from provision.run.step import Step
 
 ALL = 100
+OTHER = (
+    "another environment, model or attention than the rollout began with: the inventory or the host has changed since"
+)
 HOOK_S = 600.0
 """Seconds for a hook: draining waits for open streams."""
 SWITCH = tuple(step for step in STEPS if step not in FLEET)
@@ -154,14 +157,32 @@ class RolloutDriver:
             batch = self._whole(heads)
             if aborted := self._wished():
                 return aborted
-            outcome = self._between_hooks(batch, partial(self._execute, ",".join(batch), SWITCH))
+            others: list[str] = []
+            check = Step("release", partial(self._keep_from_others, found=others), "stage", in_batches=True)
+            place = SWITCH.index(STAGE) + 1
+            steps = (*SWITCH[:place], check, *SWITCH[place:])
+            outcome = self._between_hooks(batch, partial(self._execute, ",".join(batch), steps))
             away = self._unreachable(outcome, batch)
-            bad = [self._switched(self._summary(outcome, name), outcome) for name in batch if name not in away]
+            left = {*away, *others}
+            bad = [self._switched(self._summary(outcome, name), outcome) for name in batch if name not in left]
             if any(bad):
                 return next(filter(None, bad))
+            if others:
+                raise StoppedError(f"{', '.join(others)} would get {OTHER}")
             if away:
                 raise StoppedError(f"{', '.join(away)} cannot be reached, which says nothing about the release")
         return None
+
+    def _keep_from_others(self, context: RunContext, staged: StagedHosts, *, found: list[str]) -> StagedHosts:
+        """Fail hosts before they get another release than the rollout began with, which no gate has seen; add them to `found`."""
+        planned = {name: content_of(desired.state) for name, desired in staged.desired.items()}
+        names = [host.name for host in context.hosts() if host.name in planned]
+        begun = {name: self.rollout.host(name).content for name in names}
+        found += self._whole(name for name in names if begun[name] is not None and planned[name] != begun[name])
+        for name in found:
+            hint = f"undo that change, and continue: {self.rollout.suggest('resume')}; or go back: {self.rollout.suggest('abort')}"
+            context.fail(name, "stage", InventoryError(f"host `{name}` would get {OTHER}", hint=hint))
+        return staged
 
     def _wished(self) -> str | None:
         """Return why all has to go back where a person has asked for that. Raises StoppedError where one has asked for a pause."""

@@ -30,6 +30,8 @@ class RolloutHost(Record):
     """Digest of the release that it served before; None where it served none."""
     content_before: str | None = None
     """What that release has in common with those of other hosts, see `content_of`; None where that is not known."""
+    content: str | None = None
+    """The same of the release that the rollout was begun with."""
     after: str | None = None
     """Digest of the release that it serves since its step."""
     state: HostProgress = "waiting"

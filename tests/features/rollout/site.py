@@ -75,6 +75,8 @@ class Site:
         """Hosts whose watchdogs were set up last, after a rollback."""
         self.models: list[str] = []
         """The model of each run."""
+        self.content: dict[str, Any] = {}
+        """Environment, model and attention of the new release, as states have them."""
         self.is_renamed = False
         """Whether clients have to name the model of the new release otherwise."""
         self.suggested = ""
@@ -140,7 +142,7 @@ class Site:
             )
             for name in names
         }
-        desired: Any = dict.fromkeys(names, SimpleNamespace(state={"release": NEW, **after}))
+        desired: Any = dict.fromkeys(names, SimpleNamespace(state={"release": NEW, **after, **self.content}))
         up_to_date = frozenset(name for name in names if self.serves[name] == NEW)
         result: Any = StagedHosts(facts=facts, desired=desired, up_to_date=up_to_date)
         if last.name == "gate":
@@ -161,11 +163,23 @@ class Site:
             failed = dict.fromkeys(bad, "the unit did not start")
             self.serves |= {name: digest for name, digest in digests.items() if name not in failed}
         elif last.name == "serve":
-            failed = {name: "the unit did not start" for name in names if name in self.bad}
+            failed = self._refused(hosts, steps, result)
+            failed |= {name: "the unit did not start" for name in names if name in self.bad}
             out = self.quarantined | self.away.get(len(self.runs), set())
-            changed = [name for name in names if name not in out]
+            changed = [name for name in names if name not in out and "would get another" not in failed.get(name, "")]
             self.serves |= {name: NEW for name in changed if name not in failed or self.stays_bad}
         return self.outcome(names, failed, result)
+
+    def _refused(self, hosts: Sequence[Host], steps: Sequence[Step], result: Any) -> dict[str, str]:
+        """Return why the step that looks at what was staged refuses hosts."""
+        refused: dict[str, str] = {}
+        context = SimpleNamespace(
+            hosts=lambda: hosts, fail=lambda name, _, error: refused.update({name: f"{error.text}; {error.hint}"})
+        )
+        for step in steps:
+            if step.name == "release":
+                step.run(context, result)
+        return refused
 
     def outcome(self, names: Sequence[str], failed: dict[str, str], result: Any) -> RunOutcome:
         hosts = tuple(self._summary(name, failed.get(name)) for name in names)

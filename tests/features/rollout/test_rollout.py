@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -251,6 +251,27 @@ def test_a_controller_that_is_killed_in_any_run_loses_nothing_and_leaves_no_shar
             break
     else:
         pytest.fail("the rollout has more runs than were tried")
+
+
+@pytest.mark.parametrize("end", ["resume", "abort"])
+@pytest.mark.parametrize(
+    "changed", [{"environment": "e2"}, {"model": "m-2"}, {"stack": {"attention": {"backend": "TRITON_ATTN"}}}]
+)
+def test_a_host_gets_no_other_release_than_the_rollout_began_with(
+    site: Site, changed: dict[str, Any], end: str
+) -> None:
+    begun = {"environment": "e1", "model": "m-1", "stack": {"attention": {"backend": "FLASH_ATTN"}}}
+    site.content = begun
+    site.during(4, lambda: setattr(site, "content", begun | changed))
+    assert site.start() == Exit.RED
+    assert site.runs == ["install a,b,c,d", "serve a", "gate a,b", "serve b"]
+    assert site.serves == {"a": NEW, "b": OLD, "c": OLD, "d": OLD}
+    record = site.record()
+    assert record.state == "paused"
+    assert (record.text or "").startswith("b would get another environment, model or attention")
+    site.content = begun | {"environment": "e1-2"}
+    assert getattr(rollout, end)(site.request()) == Exit.OK
+    assert set(site.serves.values()) == {NEW if end == "resume" else OLD}
 
 
 @pytest.mark.parametrize("is_named", [True, False], ids=["in the limit", "outside of it"])
