@@ -47,6 +47,11 @@ class Apt(Manager):
             found.setdefault(name, []).append((version, address(source.split(" ")[0]) in own))
         return found
 
+    def candidates(self, names):
+        """Return the version of each package that apt itself would install: one of backports only where that is installed or preferred."""
+        said = run("apt-cache", "policy", *names)[1] if names else ""
+        return dict(re.findall(r"^(\S+):\n.*\n +Candidate: (\S+)$", said, re.MULTILINE))
+
     def update(self):
         if self.updated:
             return
@@ -77,16 +82,19 @@ class Apt(Manager):
         """Return header packages for installed kernels, and those that follow the distribution's newest kernel."""
         exact = {f"linux-headers-{kernel}": kernel for kernel in kernels()}
         images = [name for name in have if re.match("linux-image-(?!unsigned|[0-9])", name)]
-        missing = [
-            name for name in (*exact, *(name.replace("image", "headers", 1) for name in images)) if name not in have
-        ]
+        image_of = {name.replace("image", "headers", 1): name for name in images}
+        missing = [name for name in (*exact, *image_of) if name not in have]
         offers, found = self.offers_of(missing), {}
         if make and offers.keys() != set(missing):
             self.update()
             offers = self.offers_of(missing)
+        # Headers and image of one kernel have equal versions, and the next kernel is the image's candidate.
+        next_images = self.candidates([image_of[name] for name in missing if name in image_of])
         for name in missing:
             if name in offers:
-                found[name] = offers[name][0][0]
+                versions = [version for version, _own in offers[name]]
+                following = next_images.get(image_of.get(name))
+                found[name] = following if following in versions else versions[0]
             elif name in exact:
                 self.no_headers(name, exact[name], make)
         return found

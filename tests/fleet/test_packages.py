@@ -12,7 +12,7 @@ import pytest
 from tests.fleet.commands import command
 from tests.fleet.fixtures import require_hosts
 from tests.fleet.package_roots import KEY, PIN, SOURCE, AptRoot, apt_root, succeeded, wanted
-from tests.fleet.vendor import NEW, OLD, Package, Signer, build_repository, signer
+from tests.fleet.vendor import NEW, OLD, Package, Signer, build_repository, build_suite, signer
 
 HOLDS_LOCK = "import fcntl, time; file = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print('held', flush=True); time.sleep({seconds})"
 
@@ -270,3 +270,21 @@ def test_a_kernel_without_headers_is_an_error_only_if_it_is_running(root: AptRoo
     status, output = packages(root)
     assert status == 1
     assert f"package linux-headers-{runs} is not on offer, so no module can be built for kernel {runs}" in output
+
+
+def test_headers_are_those_of_backports_only_if_the_image_is(root: AptRoot) -> None:
+    """Backports have the newest version, and apt installs nothing from there unasked."""
+    versions = {"bookworm": "6.1.148-1", "bookworm-backports": "6.12.38-1~bpo12+1"}
+    rules = {"bookworm-backports": "NotAutomatic: yes\nButAutomaticUpgrades: yes\n"}
+    key = "/usr/share/keyrings/debian.asc"
+    with signer(root.path / "root", "debian") as by:
+        for suite, version in versions.items():
+            kernel = [Package(f"linux-{kind}-amd64", version) for kind in ("image", "headers")]
+            more = rules.get(suite, "")
+            build_suite(root.path, by, path="debian", suite=suite, content={"main": kernel}, origin="Debian", more=more)
+        shutil.copy(by.key, root.path / key.lstrip("/"))
+    lines = [f"deb [signed-by={key}] file:///debian {suite} main\n" for suite in versions]
+    (root.path / "etc/apt/sources.list").write_text("".join(lines))
+    for suite, version in versions.items():
+        install_by_hand(root, f"linux-image-amd64/{suite}")
+        assert f"linux-headers-amd64={version}" in succeeded(packages(root, "look"))

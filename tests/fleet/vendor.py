@@ -239,8 +239,12 @@ def build_suite(
     suite: str,
     content: Mapping[str, Iterable[Package]],
     origin: str = "repo.radeon.com",
+    more: str = "",
 ) -> None:
-    """Make a signed repository with a suite and the packages of each component, like AMD's: BASE/PATH/dists/SUITE."""
+    """Make a signed repository with a suite and the packages of each component, like AMD's: BASE/PATH/dists/SUITE.
+
+    `more` are further lines of its Release file.
+    """
     pool, lists = folder / path, folder / path / "dists" / suite
     listings = {}
     for component, of_it in content.items():
@@ -248,7 +252,7 @@ def build_suite(
         (lists / name).parent.mkdir(parents=True)
         listings[name] = "\n".join(package.build(pool) for package in of_it)
         (lists / name).write_text(listings[name])
-    head = f"Origin: {origin}\nSuite: {suite}\nComponents: {' '.join(content)}\nArchitectures: amd64\n"
+    head = f"Origin: {origin}\nSuite: {suite}\nComponents: {' '.join(content)}\nArchitectures: amd64\n{more}"
     _release(listings, lists, by, head)
 
 

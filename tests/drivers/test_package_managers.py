@@ -1,0 +1,65 @@
+"""Decisions about packages, with stand-ins for the programs of a package manager."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.install.modules import PLAYBOOKS
+from tests.probe.here import program
+
+VENDOR = {"name": "nvidia-cuda", "manager": "apt", "uri": "https://example.com/repository/", "components": []}
+
+
+@pytest.fixture
+def managers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module of both package managers, on a host without kernels of its own."""
+    import ansible.module_utils
+
+    paths = [*ansible.module_utils.__path__, str(PLAYBOOKS / "module_utils")]
+    monkeypatch.setattr(ansible.module_utils, "__path__", paths)
+    module = importlib.import_module("ansible.module_utils.firstlight_apt_dnf")
+    monkeypatch.setattr(module, "kernels", list)
+    return module
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for the programs of a package manager, which is the whole PATH besides that of the system."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return folder
+
+
+def apt(managers: ModuleType, **part: Any) -> Any:
+    """Return apt with the packages of a repository."""
+    known: dict[str, Any] = {"packages": [], "version": None, "repository": VENDOR}
+    return managers.Apt({**known, **part}, version=None, lock_timeout_s=1)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "chosen"),
+    [("6.1.148-1", "6.1.148-1"), ("6.12.38-1~bpo12+1", "6.12.38-1~bpo12+1"), ("6.1.90-1", "6.12.38-1~bpo12+1")],
+    ids=["backports are only enabled", "the image is of backports", "headers of that version are not on offer"],
+)
+def test_headers_are_those_of_the_kernel_that_apt_would_install_next(
+    managers: ModuleType, programs: Path, candidate: str, chosen: str
+) -> None:
+    """The newest version is that of backports, which apt takes only for a package that already comes from there."""
+    program(programs, "apt-get", "exit 0")
+    program(
+        programs,
+        "apt-cache",
+        f"""case "$*" in
+    "madison linux-headers-amd64")
+        echo "linux-headers-amd64 | 6.12.38-1~bpo12+1 | http://example.com/debian bookworm-backports/main amd64 Packages"
+        echo "linux-headers-amd64 | 6.1.148-1 | http://example.com/debian bookworm/main amd64 Packages" ;;
+    "policy linux-image-amd64")
+        printf 'linux-image-amd64:\\n  Installed: 6.1.140-1\\n  Candidate: {candidate}\\n  Version table:\\n' ;;
+esac""",
+    )
+    have = {"linux-image-amd64": "6.1.140-1", "linux-image-6.1.0-37-amd64": "6.1.140-1"}
+    assert apt(managers).headers(have, make=False) == {"linux-headers-amd64": chosen}
