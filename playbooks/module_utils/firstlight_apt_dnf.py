@@ -6,7 +6,14 @@ import os
 import re
 
 from ansible.module_utils.firstlight_host import HostError, last_lines
-from ansible.module_utils.firstlight_package_manager import UNANSWERED, Manager, address, kernels, numbers, run
+from ansible.module_utils.firstlight_package_manager import (
+    UNANSWERED,
+    Manager,
+    address,
+    kernels_without_headers,
+    numbers,
+    run,
+)
 
 FAILED = ("W: Failed to fetch", "W: GPG error", "W: An error occurred", "E:", "Err:")
 """How lines of `apt-get update` about a source that was not read begin; other warnings are about one that was."""
@@ -80,7 +87,7 @@ class Apt(Manager):
 
     def headers(self, have, make):
         """Return header packages for installed kernels, and those that follow the distribution's newest kernel."""
-        exact = {f"linux-headers-{kernel}": kernel for kernel in kernels()}
+        exact = {f"linux-headers-{kernel}": kernel for kernel in kernels_without_headers()}
         images = [name for name in have if re.match("linux-image-(?!unsigned|[0-9])", name)]
         image_of = {name.replace("image", "headers", 1): name for name in images}
         missing = [name for name in (*exact, *image_of) if name not in have]
@@ -181,7 +188,7 @@ class Dnf(Manager):
         """Return kernel-devel for installed kernels; NVIDIA's packages require the one of each new kernel."""
         there = run("rpm", "-q", "--provides", "--whatprovides", "kernel-devel-uname-r")[1].splitlines()
         found = {}
-        for kernel in kernels():
+        for kernel in kernels_without_headers():
             # Of kernels of another kind it has another name, such as kernel-64k-devel.
             provided = f"kernel-devel-uname-r = {kernel}"
             if provided in there:

@@ -45,12 +45,15 @@ def matches(name, globs):
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in globs)
 
 
-def kernels():
-    """Return installed kernels, the running one first; none in a container, which shares the kernel of its host."""
-    found = []
-    if os.path.isdir("/lib/modules"):
-        found = [name for name in os.listdir("/lib/modules") if os.path.isdir(f"/lib/modules/{name}/kernel")]
-    return sorted(found, key=lambda name: (name != os.uname().release, name))
+def kernels_without_headers(modules="/lib/modules"):
+    """Return installed kernels whose headers are not there, the running one first; none in a container, which shares the kernel of its host.
+
+    Headers count whatever brought them: those of Proxmox and of a kernel of one's own have packages of other names.
+    """
+    found = os.listdir(modules) if os.path.isdir(modules) else []
+    kernels = [name for name in found if os.path.isdir(f"{modules}/{name}/kernel")]
+    missing = [name for name in kernels if not os.path.exists(f"{modules}/{name}/build/Makefile")]
+    return sorted(missing, key=lambda name: (name != os.uname().release, name))
 
 
 class Manager:

@@ -1,6 +1,7 @@
 """Decisions about packages, with stand-ins for the programs of a package manager."""
 
 import importlib
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,15 +14,19 @@ from tests.probe.here import program
 VENDOR = {"name": "nvidia-cuda", "manager": "apt", "uri": "https://example.com/repository/", "components": []}
 
 
-@pytest.fixture
-def managers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The module of both package managers, on a host without kernels of its own."""
+@pytest.fixture(autouse=True)
+def utils(monkeypatch: pytest.MonkeyPatch) -> None:
     import ansible.module_utils
 
     paths = [*ansible.module_utils.__path__, str(PLAYBOOKS / "module_utils")]
     monkeypatch.setattr(ansible.module_utils, "__path__", paths)
+
+
+@pytest.fixture
+def managers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module of both package managers, on a host whose kernels have headers."""
     module = importlib.import_module("ansible.module_utils.firstlight_apt_dnf")
-    monkeypatch.setattr(module, "kernels", list)
+    monkeypatch.setattr(module, "kernels_without_headers", list)
     return module
 
 
@@ -63,3 +68,19 @@ esac""",
     )
     have = {"linux-image-amd64": "6.1.140-1", "linux-image-6.1.0-37-amd64": "6.1.140-1"}
     assert apt(managers).headers(have, make=False) == {"linux-headers-amd64": chosen}
+
+
+def test_a_kernel_that_has_headers_needs_no_package_of_them(tmp_path: Path) -> None:
+    """Packages of Proxmox have other names, and a kernel of one's own has none. A link without its target is no headers."""
+    runs, folder, source = os.uname().release, tmp_path / "modules", tmp_path / "source"
+    for kernel in (runs, "6.8.12-9-pve", "6.1.0-9-amd64", "5.14.0-1.el9.x86_64"):
+        (folder / kernel / "kernel").mkdir(parents=True)
+        (folder / kernel / "build").symlink_to(source / kernel)
+    for kernel in (runs, "6.8.12-9-pve"):
+        (source / kernel).mkdir(parents=True)
+        (source / kernel / "Makefile").touch()
+    package_manager = importlib.import_module("ansible.module_utils.firstlight_package_manager")
+    others = ["5.14.0-1.el9.x86_64", "6.1.0-9-amd64"]
+    assert package_manager.kernels_without_headers(str(folder)) == others
+    (source / runs / "Makefile").unlink()
+    assert package_manager.kernels_without_headers(str(folder)) == [runs, *others]
