@@ -7,6 +7,7 @@ import re
 
 from ansible.module_utils.firstlight_host import HostError, last_lines
 from ansible.module_utils.firstlight_package_manager import (
+    PREBUILT,
     UNANSWERED,
     Manager,
     address,
@@ -115,7 +116,11 @@ class Apt(Manager):
             cause = re.compile("E:|Err|Error! Bad|dpkg: error| .*(Depends|Conflicts|Breaks):")
             causes = [line.strip() for line in said.splitlines() if cause.match(line)]
             text = f"packages {' '.join(words)} were not installed: {' '.join(causes[:4])}"
-            raise HostError(text, f"try it on the host: apt-get install {' '.join(words)}; {BUILDS}")
+            # The module of an older kernel requires a driver of its own age.
+            older = re.compile(rf"({PREBUILT}\S+ : )?Depends: nvidia-kernel-common-\S+ \(<= ")
+            is_for_older = any(older.match(cause) for cause in causes)
+            by_hand = f"try it on the host: apt-get install {' '.join(words)}; {BUILDS}"
+            raise HostError(text, self.newer_kernel if is_for_older else by_hand)
 
     def hold(self, make):
         """Hold the driver's packages, so that no upgrade of the distribution changes one of them alone."""

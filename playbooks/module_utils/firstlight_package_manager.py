@@ -19,6 +19,8 @@ HELD = re.compile(
     "Could not get lock|is another process using it|locked by another process|Failed to obtain the transaction lock|already locked by"
 )
 HOLDER = re.compile(r"(?:held by process|another process with pid|already locked by) (\d+(?: \([^)]*\))?)")
+PREBUILT = "linux-modules-nvidia-"
+"""How names of packages begin that hold a driver's modules, which the distribution built for one of its kernels."""
 UNANSWERED = "the source that is named must answer, and be signed by the key that is given"
 
 
@@ -73,6 +75,10 @@ class Manager:
         self.before = f"{self.recorded}.before"
         self.updated = False
         self.changes, self.notes = [], []
+
+    @property
+    def newer_kernel(self):
+        return f"bring the kernel up to date ({self.upgrade}), restart the host, and run the command again"
 
     def patiently(self, *words):
         """Repeat a command while another package manager holds its lock, until the deadline."""
@@ -177,6 +183,9 @@ class Manager:
         hint = "check that the host reaches it (firstlight_driver_repository names a mirror), or plan another version"
         if not self.repository["uri"]:
             hint = f"enable {' '.join(self.repository['components'])} of the archive in the host's package sources"
+        # The archive has the driver, and no module of it for a kernel that is older than the driver.
+        if names[0].startswith(PREBUILT) and any(is_own for each in offers.values() for _version, is_own in each):
+            raise HostError(text, self.newer_kernel)
         raise HostError(text, f"{hint}{self.elsewhere}")
 
     def transaction(self, have, headers, make):
@@ -246,6 +255,5 @@ class Manager:
         """Fail where the running kernel has no headers, since it would have no module; note it for other kernels."""
         if make and kernel == os.uname().release:
             text = f"package {package} is not on offer, so no module can be built for kernel {kernel}, which runs"
-            hint = f"bring the kernel up to date ({self.upgrade}), restart the host, and run the command again"
-            raise HostError(text, hint)
+            raise HostError(text, self.newer_kernel)
         self.notes.append(f"package {package} is not on offer: no module is built for kernel {kernel}")

@@ -84,3 +84,57 @@ def test_a_kernel_that_has_headers_needs_no_package_of_them(tmp_path: Path) -> N
     assert package_manager.kernels_without_headers(str(folder)) == others
     (source / runs / "Makefile").unlink()
     assert package_manager.kernels_without_headers(str(folder)) == [runs, *others]
+
+
+OWN = {"name": "ubuntu", "manager": "apt", "uri": "", "origin": "Ubuntu", "components": ["restricted", "multiverse"]}
+MODULE = "linux-modules-nvidia-580-server-open-6.8.0-45-generic"
+NEWER_KERNEL = "bring the kernel up to date (apt-get full-upgrade), restart the host, and run the command again"
+
+
+@pytest.mark.parametrize(
+    ("offered", "hint"),
+    [
+        ("", "enable restricted multiverse of the archive in the host's package sources"),
+        (
+            "nvidia-utils-580-server | 580.173.02-1 | http://example.com/ubuntu noble/restricted amd64 Packages",
+            NEWER_KERNEL,
+        ),
+    ],
+    ids=["components are missing", "the kernel is older than the driver"],
+)
+def test_the_archive_has_no_module_for_an_older_kernel(
+    managers: ModuleType, programs: Path, offered: str, hint: str
+) -> None:
+    program(programs, "apt-get", "printf 'Ubuntu\\thttp://example.com/ubuntu/\\n'")
+    program(programs, "apt-cache", f"echo '{offered}' | sed '/^$/d'")
+    asked = apt(managers, packages=[MODULE, "nvidia-utils-580-server"], repository=OWN)
+    with pytest.raises(managers.HostError, match=f"package {MODULE} is not on offer") as raised:
+        asked.transaction({}, headers=False, make=True)
+    assert raised.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        (
+            f" {MODULE} : Depends: nvidia-kernel-common-580-server (<= 580.95.05-1) but 580.173.02-1 is to be installed",
+            NEWER_KERNEL,
+        ),
+        (
+            f" {MODULE} : Depends: nvidia-kernel-common-580-server (>= 580.190.02) but 580.173.02-1 is to be installed",
+            f"try it on the host: apt-get install {MODULE}=1",
+        ),
+        (
+            f"E: Failed to fetch http://example.com/{MODULE}.deb  404  Not Found",
+            f"try it on the host: apt-get install {MODULE}=1",
+        ),
+    ],
+    ids=["needs an older driver", "needs a newer driver", "is not fetched"],
+)
+def test_a_module_that_requires_an_older_driver_is_of_an_older_kernel(
+    managers: ModuleType, programs: Path, said: str, hint: str
+) -> None:
+    program(programs, "apt-get", f"echo '{said}'; exit 100")
+    with pytest.raises(managers.HostError, match=f"packages {MODULE}=1 were not installed: .*{MODULE}") as raised:
+        apt(managers, repository=OWN).run_transaction({MODULE: "1"}, [])
+    assert raised.value.hint.startswith(hint)

@@ -13,7 +13,13 @@ from provision.phases.install.drivers import driver_work
 from tests.drivers.test_work import OWN, facts, stack
 from tests.fleet.package_roots import AptRoot, bare, succeeded
 from tests.fleet.vendor import NEW, OLD, PLACE, build_repository, build_suite, signer
-from tests.fleet.vendor_others import UBUNTUS_KERNEL, distribution_packages, signed_packages, ubuntu_packages
+from tests.fleet.vendor_others import (
+    OLDER_KERNEL,
+    UBUNTUS_KERNEL,
+    distribution_packages,
+    signed_packages,
+    ubuntu_packages,
+)
 
 KEY = "/usr/share/keyrings/archive.asc"
 
@@ -75,6 +81,19 @@ def test_modules_signed_by_the_distribution_need_no_dkms(root: AptRoot) -> None:
     assert root.states()["nvidia-utils-580-server"] == (NEW, "hi")
     for mode in ("look", "make"):
         assert root.module("firstlight_packages", mode, part()) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "text"), [("6.8.0-45-generic", "is not on offer"), (OLDER_KERNEL, "were not installed")]
+)
+def test_a_kernel_that_is_older_than_the_driver_is_to_be_brought_up_to_date(
+    root: AptRoot, kernel: str, text: str
+) -> None:
+    before = root.states()
+    names = [name.replace(UBUNTUS_KERNEL, kernel) for name in part()["packages"]]
+    status, output = root.module("firstlight_packages", "make", part(packages=names))
+    assert (status, text in output, root.states()) == (1, True, before)
+    assert "hint: bring the kernel up to date (apt-get full-upgrade), restart the host" in output
 
 
 def test_packages_with_their_own_versions_are_not_removed(root: AptRoot) -> None:

@@ -89,11 +89,14 @@ def distribution_packages() -> Iterator[Package]:
     yield Package("hipcc", "5.7.1-3")
 
 
-UBUNTUS_KERNEL = "6.8.0-87-generic"
+UBUNTUS_KERNEL, OLDER_KERNEL = "6.8.0-87-generic", "6.8.0-60-generic"
 
 
 def signed_packages() -> Iterator[Package]:
-    """Ubuntu's own driver in two releases, with modules for its kernels that Ubuntu built and signed. The fabric manager is older."""
+    """Ubuntu's own driver in two releases, with modules for its kernels that Ubuntu built and signed.
+
+    The fabric manager is older, and the module of the older kernel is that of the older release.
+    """
     versions = ("580.159.03", NEW)
     for version in versions:
         revision = f"{version}-0ubuntu0.24.04.1"
@@ -105,4 +108,5 @@ def signed_packages() -> Iterator[Package]:
     module = "linux-modules-nvidia-580-server-open"
     needs = f"nvidia-kernel-common-580-server (>= {versions[0]})"
     yield Package(f"{module}-{UBUNTUS_KERNEL}", "6.8.0-87.88", needs)
+    yield Package(f"{module}-{OLDER_KERNEL}", "6.8.0-60.63", f"nvidia-kernel-common-580-server (<= {versions[0]}-1)")
     yield Package(f"{module}-generic", "6.8.0-87.88", f"{module}-{UBUNTUS_KERNEL} (= 6.8.0-87.88), {needs}")
