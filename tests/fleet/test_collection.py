@@ -18,7 +18,7 @@ from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.root import BOOKWORM
 from tests.fleet.serving import ask
 from tests.fleet.vendor import NEW, PLACE, Signer, build_repository, build_suite, give_cards, signer
-from tests.fleet.vendor_others import amdgpu_packages, container_packages, give_docker
+from tests.fleet.vendor_others import CONTAINER_ORIGIN, amdgpu_packages, container_packages, give_docker
 
 pytestmark = pytest.mark.long(seconds=560)
 PROGRAMS = Path(sys.executable).parent
@@ -65,7 +65,7 @@ def test_the_role_of_the_container_toolkit_alone_installs_it_and_docker_learns_o
     bare: FleetHost, by: Signer, tmp_path: Path
 ) -> None:
     give_docker(bare)
-    build_repository(tmp_path / "mirror", by, path="deb/amd64", content=container_packages())
+    build_repository(tmp_path / "mirror", by, path="deb/amd64", content=container_packages(), origin=CONTAINER_ORIGIN)
     give_mirror(bare, tmp_path)
     mirror = {"container_toolkit_mirror": f"file://{PLACE}", "container_toolkit_mirror_key": str(by.key)}
     play_twice(made_site(tmp_path), bare, {"role": "firstlight.kit.container_toolkit"}, **mirror)

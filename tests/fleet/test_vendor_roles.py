@@ -19,6 +19,7 @@ from tests.fleet.hosts import FleetHost
 from tests.fleet.test_roles import played
 from tests.fleet.vendor import PLACE, build_repository, build_suite, signer
 from tests.fleet.vendor_others import (
+    CONTAINER_ORIGIN,
     amdgpu_packages,
     container_packages,
     distribution_packages,
@@ -41,7 +42,7 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with signer(folder) as by:
         mirror = folder / "mirror"
         build_repository(mirror, by, path="ubuntu2404/x86_64", content=ubuntu_packages())
-        build_repository(mirror, by, path="container", content=container_packages())
+        build_repository(mirror, by, path="container", content=container_packages(), origin=CONTAINER_ORIGIN)
         build_suite(mirror, by, path="amdgpu/30.30.3/ubuntu", suite="noble", content={"main": amdgpu_packages()})
         build_suite(mirror, by, path="rocm/apt/7.2.2", suite="noble", content={"main": rocm_packages()})
         old = {"main": amdgpu_packages("1:6.12.12.60401-2164967.24.04")}
@@ -106,6 +107,8 @@ def test_rocm_the_container_toolkit_and_compatibility_libraries_are_installed_on
     assert runtimes["nvidia"]["path"] == "nvidia-container-runtime"
     assert host.sh("ls /run/docker-reloaded")
     assert host.sh(f"ls {COMPAT.folder}") == "libcuda.so.1\n"
+    # The repository of the libraries has newer drivers than the host's.
+    assert "Candidate: (none)" in host.sh("apt-cache policy nvidia-open")
     source = host.sh("cat /etc/apt/sources.list.d/firstlight-rocm.sources")
     assert f"URIs: file://{PLACE}/rocm/apt/7.2.2\nSuites: noble\nComponents: main\n" in source
     assert not played(site, "drivers")

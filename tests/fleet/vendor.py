@@ -221,14 +221,19 @@ def signer(folder: Path, name: str = "vendor") -> Iterator[Signer]:
 
 
 def build_repository(
-    folder: Path, by: Signer, *, path: str = "debian12/x86_64", content: Iterable[Package] | None = None
+    folder: Path,
+    by: Signer,
+    *,
+    path: str = "debian12/x86_64",
+    content: Iterable[Package] | None = None,
+    origin: str = "NVIDIA",
 ) -> None:
     """Make a flat signed repository like the vendor's for Debian: BASE/debian12/x86_64/."""
     place = folder / path
     place.mkdir(parents=True)
     listing = "\n".join(package.build(place) for package in (packages() if content is None else content))
     (place / "Packages").write_text(listing)
-    _release({"Packages": listing}, place, by, "Origin: NVIDIA\nLabel: NVIDIA CUDA\n")
+    _release({"Packages": listing}, place, by, f"Origin: {origin}\n")
 
 
 def build_suite(

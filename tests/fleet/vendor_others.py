@@ -54,6 +54,10 @@ def _ubuntu_driver(version: str) -> Iterator[Package]:
     yield Package(f"nvidia-fabricmanager-{branch}", revision)
 
 
+CONTAINER_ORIGIN = "https://nvidia.github.io/libnvidia-container/stable"
+"""How the Release file of the container toolkit's repository calls it."""
+
+
 def container_packages() -> Iterator[Package]:
     """The container toolkit's repository."""
     yield Package("nvidia-container-toolkit-base", "1.19.1-1", files={"usr/bin/nvidia-ctk": NVIDIA_CTK})
