@@ -19,8 +19,14 @@ ARGUMENTS = {
     "incoming": {"type": "path", "required": True},
     "model": {"type": "dict", "required": True},
     "reader": {"type": "str"},
+    "unit": {"type": "str", "default": ""},
 }
 MARKER = ".complete"
+HIDDEN = {
+    "ProtectHome=yes": ("/home", "/root", "/run/user"),
+    "PrivateTmp=yes": ("/tmp", "/var/tmp"),  # noqa: S108 - nothing is written there
+}
+"""Folders that the service does not see, by the setting of its unit: systemd.exec(5)."""
 TURN_S = 900
 """Seconds to wait for what an interrupted run left running."""
 
@@ -99,6 +105,19 @@ def link_file(file, on_host, folder, reader):
     return {"sha256": found, "crc32": crc, "mark": mark_of(target)}
 
 
+def refuse_hidden(files, on_host, unit):
+    """Fail where a file of the host is in a folder that the unit hides from the service; links may lead there."""
+    folders = {folder: setting for setting, each in HIDDEN.items() if setting in unit for folder in each}
+    for source in (os.path.join(on_host, file["name"]) for file in files):
+        real = os.path.realpath(source)
+        for folder, setting in folders.items():
+            if real.startswith(f"{folder}/"):
+                text = f"{source} is {real}, and the service sees no file below {folder}"
+                # A unit that is planned for a folder of this name shows home directories.
+                named = f" or name their folder below {folder}" if setting.startswith("ProtectHome") else ""
+                raise HostError(text, f"firstlight_model_on_host: move the files out of {folder}{named}")
+
+
 def is_readable(path, account):
     """Return whether an account can read a file, tried by a program of that account."""
     group = str(pwd.getpwnam(account).pw_gid)
@@ -142,6 +161,8 @@ def main():
         return (link_file(file, on_host, folder, reader), True) if on_host else move_file(file, incoming, folder)
 
     try:
+        if on_host:
+            refuse_hidden(files, on_host, module.params["unit"])
         if not module.check_mode:
             os.umask(0o022)  # the service's account goes through the folders
             for parent, _folders, _files in os.walk(folder):

@@ -38,6 +38,7 @@ def test_package_files_are_installed_even_if_an_unreachable_source_lists_them(ro
         "INCOMING": INCOMING,
         "PACKAGES": "libnuma1",
         "DEBS": " ".join(file.name for file in files),
+        "HIDES_HOMES": "0",
         "LOCK_TIMEOUT_S": "60",
         "CHECK": "0",
         "ARCHIVE": "",

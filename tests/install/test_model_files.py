@@ -219,6 +219,33 @@ def test_a_file_that_changes_on_the_host_later_is_noticed(site: Site, share: Pat
     assert "has SHA-256" in take(site, SHARED, on_host=str(share))["msg"]
 
 
+@pytest.mark.parametrize(
+    ("place", "unit", "text", "hint"),
+    [
+        (
+            "/home/ada/mine",
+            "ProtectHome=yes",
+            "and the service sees no file below /home",
+            "name their folder below /home",
+        ),
+        (
+            "/var/tmp/mine",
+            "PrivateTmp=yes",
+            "and the service sees no file below /var/tmp",
+            "move the files out of /var/tmp",
+        ),
+        ("/home/ada/mine", "ProtectHome=read-only", "model file weights is not in", "complete the model there"),
+    ],
+)
+def test_a_file_that_the_unit_hides_from_the_service_is_refused(
+    site: Site, place: str, unit: str, text: str, hint: str
+) -> None:
+    (site.folder / "share").symlink_to(place)
+    done = take(site, SHARED, on_host=str(site.folder / "share"), unit=f"[Service]\n{unit}\n")
+    assert text in done["msg"]
+    assert hint in done["hint"]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
 def test_a_file_that_the_service_cannot_read_is_refused(site: Site) -> None:
     with tempfile.TemporaryDirectory() as share:  # a folder of a test's own is closed to other accounts

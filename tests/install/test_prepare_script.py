@@ -12,9 +12,17 @@ from tests.probe.here import program
 
 
 def prepare(
-    prefix: Path, *, packages: str = "", root: str = "0", owner: str = "root"
+    prefix: Path, *, packages: str = "", root: str = "0", owner: str = "root", hides_homes: str = "0"
 ) -> subprocess.CompletedProcess[str]:
-    variables = {"root": root, "owner": owner, "incoming": "", "debs": "", "lock_timeout_s": "1", "check": "0"}
+    variables = {
+        "hides_homes": hides_homes,
+        "root": root,
+        "owner": owner,
+        "incoming": "",
+        "debs": "",
+        "lock_timeout_s": "1",
+        "check": "0",
+    }
     return run_sh("base/files/prepare.sh", prefix=str(prefix), packages=packages, **variables)
 
 
@@ -33,6 +41,19 @@ def test_a_link_to_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     done = prepare(tmp_path / "prefix")
     assert done.returncode == 1
     assert "holds files that are not of this product: thesis.tex" in done.stdout
+
+
+def test_a_link_to_a_home_directory_is_refused_where_the_service_sees_none(tmp_path: Path) -> None:
+    prefix = tmp_path / "prefix"
+    prefix.symlink_to("/home/ada/firstlight")
+    done = prepare(prefix, hides_homes="1")
+    assert done.returncode == 1
+    assert f"prefix {prefix} leads to /home/ada/firstlight, and the service sees no home directory" in done.stdout
+    assert "firstlight-hint: set firstlight_prefix to /home/ada/firstlight" in done.stdout
+    prefix.unlink()
+    prefix.symlink_to(tmp_path / "data")
+    (tmp_path / "data").mkdir()
+    assert prepare(prefix, hides_homes="1").returncode == 0
 
 
 def test_a_prefix_that_a_run_has_locked_is_used(tmp_path: Path) -> None:

@@ -43,6 +43,15 @@ check_prefix() {
     fi
 }
 
+# By the name of the prefix the plan decides whether the service sees home directories; a link there is seen on the host alone.
+check_homes() {
+    [ "$FIRSTLIGHT_HIDES_HOMES" = 1 ] || return 0
+    real=$(readlink -m "$FIRSTLIGHT_PREFIX")
+    case $real in
+        /home/* | /root/* | /run/user/*) fail "prefix $FIRSTLIGHT_PREFIX leads to $real, and the service sees no home directory" "set firstlight_prefix to $real" ;;
+    esac
+}
+
 # Returns when a file is on the disk: the packages may be on another one, which keeps them when this one loses what was not written yet.
 on_disk() {
     sync "$1" 2>/dev/null || sync
@@ -259,6 +268,7 @@ manager=$(manager)
 said=
 check_account
 check_prefix
+check_homes
 claim_prefix
 ensure_packages
 report_account
