@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,24 @@ def test_calls_run_in_parallel_up_to_the_limit() -> None:
     assert {key: ending.value for key, ending in endings.items()} == {"reader": "x", "writer": 1}
     exclusive = dict(run_all([Task("reader", lambda: os.read(read_end, 1), 1), tasks[1]], limit=1))
     assert exclusive["reader"].problem == "did not finish within 1 s and was stopped"
+
+
+def test_a_call_waits_until_it_fits_beside_those_that_run(tmp_path: Path) -> None:
+    def marked(name: str) -> int:
+        (tmp_path / name).touch()
+        time.sleep(0.05)
+        beside = len([*tmp_path.glob(f"{name[0]}*")])
+        (tmp_path / name).unlink()
+        return beside
+
+    tasks = [Task(f"{device}{turn}", partial(marked, f"{device}{turn}"), 30) for device in "ab" for turn in range(6)]
+
+    def fits(key: str, running: Sequence[str]) -> bool:
+        return sum(one[0] == key[0] for one in running) < 2
+
+    endings = dict(run_all(tasks, limit=12, fits=fits))
+    assert endings.keys() == {task.key for task in tasks}
+    assert max(ending.value for ending in endings.values()) <= 2
 
 
 def test_an_abandoned_run_leaves_no_process(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -67,18 +67,24 @@ def run_all(
     limit: int,
     after: Callable[[Key, ChildResult], Iterable[Task[Key]]] = lambda *_: (),
     begun: Callable[[Key], None] = lambda _: None,
+    fits: Callable[[Key, Sequence[Key]], bool] = lambda *_: True,
 ) -> Iterator[tuple[Key, ChildResult]]:
     """Run tasks in order, and yield each result as it arrives. No child process outlives the call.
 
     At most `limit` run at once. `after` returns the tasks that may start because one ended; they start before those that wait.
+    `fits` returns whether a task may start beside those that run; it must let each start alone.
     """
     waiting = list(tasks)
     running: list[_Child[Key]] = []
     try:
         while waiting or running:
-            while waiting and len(running) < limit:
-                running.append(_Child(waiting.pop(0)))
-                begun(running[-1].task.key)
+            while len(running) < limit:
+                beside = [child.task.key for child in running]
+                if (task := next((task for task in waiting if fits(task.key, beside)), None)) is None:
+                    break
+                waiting.remove(task)
+                running.append(_Child(task))
+                begun(task.key)
             ended = any(child.closed for child in running)
             pipes = [child.pipe for child in running if not child.closed]
             select.select(pipes, [], [], ENDED_POLL_S if ended else POLL_S)

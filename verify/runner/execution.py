@@ -27,7 +27,7 @@ FAILED: frozenset[Status] = frozenset({"fail", "error"})
 OVERHEAD_S = 120.0
 """Time of a run outside its checks: import torch, list devices, give up a process that the kernel holds."""
 BESIDE_SERVICE = 4
-"""Checks at once for each GPU beside a service, which leaves less than a tenth of its memory: each check has a context of its own there."""
+"""Checks at once on each GPU beside a service, which leaves less than a tenth of its memory: each check has a context of its own there."""
 FAULTS: Mapping[str, Mapping[str, Any]] = {row["name"]: row for row in table("faults")["fault"]}
 DEVICES = "devices.torch"
 """The check that reports whether the devices are known."""
@@ -227,12 +227,9 @@ class _Run:
             own = replace(check, requires=()) if self._faults[check.id] else check
             keys += [CheckCall(own, device) for device in (check.each_device and self._context.devices) or (None,)]
         self._tree, self._number = DependencyTree(keys), len(self._records) + len(keys)
-        at_once = max(2, usable_cores())
-        if (service := self._context.service) and service.main_pid and (gpus := self._context.gpus):
-            at_once = min(at_once, BESIDE_SERVICE * len(gpus))
-        for tasks, limit in ((self._next(), at_once), (self._exclusive, 1)):
+        for tasks, limit in ((self._next(), max(2, usable_cores())), (self._exclusive, 1)):
             tasks.sort(key=lambda one: -one.deadline_s)
-            for _ in run_all(tasks, limit=limit, after=self._ended, begun=self._begun):
+            for _ in run_all(tasks, limit=limit, after=self._ended, begun=self._begun, fits=self._fits):
                 pass
         for check in checks:
             compared = check.compare_devices((record["device"], record) for record in self._records)
@@ -254,6 +251,13 @@ class _Run:
     def _task(self, key: CheckCall) -> Task[CheckCall]:
         own = replace(self._context, level=self._level(key.check), device=key.device, faults=self._faults[key.check.id])
         return Task(key, partial(_call, key.check, own), _limit_s(key.check, self._deadline_s))
+
+    def _fits(self, key: CheckCall, running: Sequence[CheckCall]) -> bool:
+        """Return whether a check finds memory on its GPU beside a service and the checks that run."""
+        service = self._context.service
+        if service is None or not service.main_pid or key.device not in self._context.gpus:
+            return True
+        return sum(one.device == key.device for one in running) < BESIDE_SERVICE
 
     def _begun(self, key: CheckCall) -> None:
         self._send({"begun": [key.check.id, key.device]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sysconfig
 import time
 from pathlib import Path
@@ -16,8 +17,10 @@ from verify.binaries import distributions
 from verify.host import devices
 from verify.host.views import pci, torch_view
 from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.runner import execution
 from verify.runner.execution import run
 from verify.runner.registry import all_checks, compare_speeds, service
+from verify.serving.service import Service
 
 ROOT = Path(__file__).resolve().parents[3]
 CONTRACT = {"id", "family", "status", "host", "device", "reason", "figures", "evidence", "remedy", "seconds"}
@@ -276,6 +279,27 @@ def test_exclusive_checks_run_when_no_other_check_does(monkeypatch: pytest.Monke
     monkeypatch.setattr(devices, "list_devices", lambda _: (("cuda:0", "cuda:1", "cuda:2"), None))
     monkeypatch.setattr(devices, "skip_if_busy", lambda _: None)
     assert [record["reason"] for record in run([check], CheckContext())["checks"]] == ["saw nobody"] * 3
+
+
+def test_beside_a_service_no_gpu_is_filled_by_checks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each check leaves a mark of its GPU while it runs, and says how many there were."""
+
+    def watch(context: CheckContext) -> CheckResult:
+        mark = tmp_path / f"{context.device}-{os.getpid()}"
+        mark.touch()
+        time.sleep(0.2)
+        here = len([*tmp_path.glob(f"{context.device}-*")])
+        mark.unlink()
+        return CheckResult("ok", str(here))
+
+    chosen = [Check(check.id, "Proves nothing.", watch, each_device=True) for check in all_checks()[:8]]
+    monkeypatch.setattr(devices, "list_devices", lambda _: (("cuda:0", "cuda:1"), None))
+    monkeypatch.setattr(execution, "usable_cores", lambda: 16)
+    counted = {}
+    for main_pid in (None, 1):
+        context = CheckContext(service=Service(tmp_path, {}, main_pid))
+        counted[main_pid] = max(int(record["reason"]) for record in run(chosen, context)["checks"])
+    assert counted[1] <= execution.BESIDE_SERVICE < counted[None]
 
 
 @pytest.mark.parametrize(("serving", "found"), [((), (0, 1, 2, 3, 4)), ((1, 3), (1, 3)), ((7,), (0, 1, 2, 3, 4))])
