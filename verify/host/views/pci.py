@@ -21,16 +21,29 @@ _REDIRECT = 0b1100
 def gpus(vendor: str, devices: Path = DEVICES, *, integrated: bool = True) -> tuple[Gpu, ...]:
     """Return the GPUs of a vendor (`nvidia`, `amd`) in PCI order; none if the bus cannot be read.
 
-    Selected by class, as bridges, audio functions and network cards of a vendor are there too; without `integrated` no graphics of processors.
+    Selected by class, as bridges, audio functions and network cards of a vendor are there too. Left out are GPUs that are passed to a virtual
+    machine, those that the vendor's driver leaves out beside newer ones, and without `integrated` graphics of processors.
     """
     known = table("pci")["vendor"][vendor]
-    found = []
+    found: list[tuple[str, str, str]] = []
     for device in sorted(devices.glob("*:*:*.*")):
         kind = (device / "class").read_text().strip().removeprefix("0x")
         is_gpu = (device / "vendor").read_text().strip() == known["id"] and kind.startswith(tuple(known["classes"]))
-        if is_gpu and (integrated or not small_text(device / "device").startswith(tuple(known["integrated"]))):
-            found.append(Gpu(pci=pci_address(device.name)))
-    return tuple(found)
+        chip, driver = small_text(device / "device").strip(), _driver(device)
+        is_ours = driver not in table("pci")["passed_on"] and (
+            integrated or not chip.startswith(tuple(known["integrated"]))
+        )
+        if is_gpu and is_ours:
+            found.append((device.name, chip, driver))
+    oldest = known["oldest"] if any(driver == known["driver"] for _, _, driver in found) else ""
+    return tuple(
+        Gpu(pci=pci_address(name)) for name, chip, driver in found if driver == known["driver"] or chip >= oldest
+    )
+
+
+def _driver(device: Path) -> str:
+    bound = device / "driver"
+    return bound.resolve().name if bound.is_symlink() else ""
 
 
 def present(vendor: str, nodes: Path = NODES) -> bool:
