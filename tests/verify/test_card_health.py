@@ -55,6 +55,7 @@ typedef struct { unsigned version; unsigned char uuid[16]; unsigned status, cliq
 int nvmlDeviceGetGpuFabricInfoV(void *h, fabric_t *f) {
     if (f->version != 0x02000024) return 25;
     f->status = 0; f->clique = 9; f->state = 3; f->health = 0x11; return 0; }
+int nvmlDeviceGetVirtualizationMode(void *h, unsigned *mode) { *mode = 2; return 0; }
 int nvmlDeviceGetNvLinkErrorCounter(void *h, unsigned link, unsigned kind, unsigned long long *n) {
     if (link > 2 || kind > 1) return 2;
     *n = kind ? link : 6000000000ULL; return 0; }
@@ -89,6 +90,7 @@ def test_every_answer_of_nvml_is_in_its_field(tmp_path: Path) -> None:
         links=(True, False, True),
         link_errors={"replay": 18_000_000_000, "recovery": 3},
         fabric=Fabric(state=3, status=0, health=0x11),
+        virtual=True,
     )
 
 
@@ -165,6 +167,10 @@ def test_a_split_card_uses_no_nvlinks() -> None:
 
 def test_a_driver_without_clock_reasons_is_an_error() -> None:
     assert evaluate_clocks([Health("0000:01:00.0", "NVIDIA GeForce RTX 4090")]).status == "error"
+
+
+def test_clocks_of_a_vgpu_are_those_of_its_hypervisors_host() -> None:
+    assert evaluate_clocks([Health("0000:00:10.0", "NVIDIA L40S-24C", virtual=True)]).status == "skip"
 
 
 def test_power_caps_under_load_and_persistence_mode_are_only_reported() -> None:

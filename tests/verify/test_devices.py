@@ -25,13 +25,28 @@ def test_every_spelling_of_an_address_is_the_same_address(written: str) -> None:
     assert pci_address(written) == "0000:1b:00.0"
 
 
-def function(bus: Path, address: str, vendor: str, kind: str, device: str = "0x0000") -> None:
+def function(bus: Path, address: str, vendor: str, kind: str, device: str = "0x0000", driver: str = "") -> None:
     """Write one PCI function as sysfs shows it."""
     folder = bus / address
     folder.mkdir(parents=True)
     (folder / "vendor").write_text(f"{vendor}\n")
     (folder / "class").write_text(f"{kind}\n")
     (folder / "device").write_text(f"{device}\n")
+    if driver:
+        (folder / "driver").symlink_to(f"../../../bus/pci/drivers/{driver}")
+
+
+def test_gpus_that_belong_to_others_than_the_vendors_driver_are_left_out(tmp_path: Path) -> None:
+    function(tmp_path, ADDRESSES[0], "0x10de", "0x030200", "0x2330", "nvidia")
+    function(tmp_path, "0000:2b:00.0", "0x10de", "0x030200", "0x2330", "vfio-pci")  # passed to a virtual machine
+    function(tmp_path, "0000:3b:00.0", "0x10de", "0x030000", "0x1b80")  # a GTX 1080, which the open module leaves out
+    function(tmp_path, ADDRESSES[1], "0x10de", "0x030200", "0x2330")  # one that the driver should have
+    assert [gpu.pci for gpu in pci.gpus("nvidia", tmp_path)] == list(ADDRESSES)
+
+
+def test_gpus_of_any_age_are_there_while_no_driver_is_loaded(tmp_path: Path) -> None:
+    function(tmp_path, ADDRESSES[0], "0x10de", "0x030200", "0x1db6")
+    assert [gpu.pci for gpu in pci.gpus("nvidia", tmp_path)] == [ADDRESSES[0]]
 
 
 def test_the_bus_gives_gpus_and_no_other_devices(tmp_path: Path) -> None:
@@ -212,9 +227,19 @@ def test_lost_memory_fails() -> None:
     assert f"torch sees 40.0 GiB of {UUIDS[1]}, NVML 80.0 GiB" in reason
 
 
-def test_split_gpus_and_another_order_than_on_the_bus_are_a_warning() -> None:
-    assert evaluated(split=True)[0] == "warn"
+def test_another_order_than_on_the_bus_is_a_warning() -> None:
     assert evaluated(torch=(FULL[1], FULL[0]))[0] == "warn"
+
+
+def test_split_gpus_are_compared_as_cards() -> None:
+    parts = (*FULL, *FULL)
+    assert evaluated(split=True, torch=parts) == (
+        "ok",
+        "every layer sees the same GPUs; one is split (MIG, partitions), and its parts are not compared (PCI 2, kernel driver 2, NVML 2, torch 4)",
+    )
+    status, reason = evaluated(split=True, torch=parts, kernel_driver=FULL[:1], NVML=FULL[:1])
+    assert (status, f"not seen by kernel driver: {ADDRESSES[1]}" in reason) == ("fail", True)
+    assert evaluated(split=True, NVML=FULL[:1], masks={"container": "docker"})[0] == "ok"
 
 
 def test_a_torch_too_old_to_name_its_gpus_is_compared_by_count() -> None:
@@ -300,7 +325,7 @@ def test_four_views_of_amd_gpus_are_compared(monkeypatch: pytest.MonkeyPatch) ->
     cards = amd_smi.GPUS.parse(AMD_SMI_LIST)
     assert [gpu.pci for gpu in cards] == list(ADDRESSES)
     monkeypatch.setattr(amd_smi.Query, "ask", lambda _: cards)
-    for driver, seen, split in ((cards, "ok", False), (cards[:1], "fail", False), ((*cards, cards[1]), "warn", True)):
+    for driver, seen, split in ((cards, "ok", False), (cards[:1], "fail", False), ((*cards, cards[1]), "ok", True)):
         monkeypatch.setattr(kernel_driver, "amd_gpus", lambda found=driver: found)
         views, parts = gpus.amd_views()
         outcome = gpus.evaluate_gpus({"PCI": cards, **views, "torch": cards}, variant="rocm7.0", masks={}, split=parts)

@@ -27,6 +27,8 @@ SEVERE = ("recovery", "replay")
 def evaluate_clocks(cards: Sequence[Health]) -> CheckResult:
     """Evaluate the current reasons: heat and power limits persist without load; the speed checks cover the effect of load."""
     if all(card.clock_reasons is None and card.power_limit_w is None for card in cards):
+        if all(card.virtual for card in cards):
+            return CheckResult("skip", "clocks and power of a vGPU are those of the hypervisor's host")
         return CheckResult("error", "cannot tell: the driver reports neither clock reasons nor power limits")
     named = {card.pci: [row["name"] for row in _reasons(card)] for card in cards}
     figures = tuple(

@@ -112,8 +112,7 @@ def evaluate_gpus(views: Views, *, variant: str | None, masks: Mapping[str, str]
     if seen is None:
         return _without_gpu_build(on_bus, variant, counts, figures)
     if split:
-        text = f"a GPU is split (MIG, partitions), so its parts cannot be compared one by one ({counts})"
-        return CheckResult("warn", text, figures)
+        return _compare_split(on_bus, views, masks, counts, figures)
     absent = [layer for layer, view in views.items() if view is None]
     if absent and on_bus:
         text = f"{' and '.join(absent)}: no answer, with {len(on_bus)} GPUs on the bus ({counts})"
@@ -131,6 +130,18 @@ def evaluate_gpus(views: Views, *, variant: str | None, masks: Mapping[str, str]
             remedy = "dmesg shows the reason"
             return CheckResult("fail", _difference(expected, layer, view, counts), figures, remedy=remedy)
     return _compare_each(views, counts, figures)
+
+
+def _compare_split(
+    on_bus: Sequence[Gpu], views: Views, masks: Mapping[str, str], counts: str, figures: tuple[Figure, ...]
+) -> CheckResult:
+    """Compare the layers by cards: torch sees parts of them, amdgpu several parts at one address, and a container may hide some."""
+    for layer, view in views.items():
+        if view is not None and layer != "torch" and not masks and len({gpu.pci for gpu in view}) < len(on_bus):
+            remedy = "dmesg shows the reason"
+            return CheckResult("fail", _difference(on_bus, layer, view, counts), figures, remedy=remedy)
+    text = f"every layer sees the same GPUs; one is split (MIG, partitions), and its parts are not compared ({counts})"
+    return CheckResult("ok", text, figures)
 
 
 def fewer(here: Sequence[Gpu], expected: Mapping[str, Any] | int | None) -> CheckResult | None:

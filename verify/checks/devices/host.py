@@ -33,8 +33,8 @@ def pcie(context: CheckContext) -> CheckResult:
 def _under_load(address: str, device: str) -> Link:
     """Return the link during copies. An idle link slows down to save power, which is no fault."""
     torch = torch_view.load()
-    pinned = torch.empty(COPY_BYTES, dtype=torch.uint8, pin_memory=True)
     there = torch.empty(COPY_BYTES, dtype=torch.uint8, device=device)
+    pinned = torch.empty(COPY_BYTES, dtype=torch.uint8, pin_memory=True)
     until = time.monotonic() + BUSY_S
     while time.monotonic() < until:
         there.copy_(pinned, non_blocking=True)

@@ -28,6 +28,8 @@ MEMORY_MAX, CHIP_MAX = 2, 3
 """NVML_TEMPERATURE_THRESHOLD_MEM_MAX and _GPU_MAX: the highest temperatures at which memory and chip may work."""
 MEMORY_SENSOR = 82
 """NVML_FI_DEV_MEMORY_TEMP: degrees, an unsigned number."""
+VGPU = 2
+"""NVML_GPU_VIRTUALIZATION_MODE_VGPU of nvmlGpuVirtualizationMode_t."""
 MULTIPROCESSORS = 1
 """NVML_CLOCK_SM of nvmlClockType_t."""
 MOST_LINKS = 36
@@ -236,6 +238,8 @@ class Health:
     link_errors: Mapping[str, int] = field(default_factory=dict)
     """Errors of all links since the driver was loaded, by kind; without the kinds that the card does not count."""
     fabric: Fabric | None = None
+    virtual: bool | None = None
+    """Whether it is a vGPU: a part of a card that the hypervisor's host divides."""
 
     @property
     def is_split(self) -> bool:
@@ -320,6 +324,7 @@ def _health(nvml: Any, handle: ctypes.c_void_p) -> Health:
         mig=two("nvmlDeviceGetMigMode"),
         links=tuple(bool(state) for state in states if state is not None),
         link_errors=_link_errors(nvml, handle),
+        virtual=one("nvmlDeviceGetVirtualizationMode", lambda mode: mode == VGPU),
         fabric=Fabric(info.state, info.status, info.healthMask) if has_fabric else None,
     )
 
