@@ -25,7 +25,7 @@ def test_every_spelling_of_an_address_is_the_same_address(written: str) -> None:
     assert pci_address(written) == "0000:1b:00.0"
 
 
-def function(bus: Path, address: str, vendor: str, kind: str, device: str = "0x0000", driver: str = "") -> None:
+def function(bus: Path, address: str, vendor: str, kind: str, device: str = "0x0000", *, driver: str = "") -> None:
     """Write one PCI function as sysfs shows it."""
     folder = bus / address
     folder.mkdir(parents=True)
@@ -37,8 +37,8 @@ def function(bus: Path, address: str, vendor: str, kind: str, device: str = "0x0
 
 
 def test_gpus_that_belong_to_others_than_the_vendors_driver_are_left_out(tmp_path: Path) -> None:
-    function(tmp_path, ADDRESSES[0], "0x10de", "0x030200", "0x2330", "nvidia")
-    function(tmp_path, "0000:2b:00.0", "0x10de", "0x030200", "0x2330", "vfio-pci")  # passed to a virtual machine
+    function(tmp_path, ADDRESSES[0], "0x10de", "0x030200", "0x2330", driver="nvidia")
+    function(tmp_path, "0000:2b:00.0", "0x10de", "0x030200", "0x2330", driver="vfio-pci")  # passed to a virtual machine
     function(tmp_path, "0000:3b:00.0", "0x10de", "0x030000", "0x1b80")  # a GTX 1080, which the open module leaves out
     function(tmp_path, ADDRESSES[1], "0x10de", "0x030200", "0x2330")  # one that the driver should have
     assert [gpu.pci for gpu in pci.gpus("nvidia", tmp_path)] == list(ADDRESSES)
