@@ -10,11 +10,13 @@ import re
 import shlex
 import shutil
 import tarfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.fleet import disk
 from tests.fleet.bundles import OfflineController
 from tests.fleet.command_runner import ROOT, CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost
@@ -267,21 +269,26 @@ def test_an_uninstallation_leaves_nothing(firstlight: CommandRunner, host: Fleet
 
 
 @pytest.mark.long("a container from a bundle", seconds=350)
-@pytest.mark.usefixtures("wheels_for_once")
 def test_a_bundle_has_the_image_for_a_controller_and_a_host_without_a_network(
-    host: FleetHost, image: Path, folder: Path
+    fleet: Fleet, host: FleetHost, image: Path, wheels_for_once: Path
 ) -> None:
-    site = folder / "offline"
+    site = fleet.disk / "offline"
     site.mkdir()
     path = inventory(host, image)
     controller, _ = OfflineController.made(site, path)
-    # The last test of the image: it is in the bundle, and each copy has gigabytes.
+    # The last test of the image: the bundle has it and the wheels, and each copy has gigabytes.
     for copy in (image, Path(path).with_name(image.name)):
         copy.unlink()
+    shutil.rmtree(wheels_for_once)
+    wheels_for_once.mkdir()
+    end = disk.regularly(partial(disk.link_equal, site, host.machine.folder / "upper/var/tmp"))
     settings = {"firstlight_runtime": "podman", "firstlight_image": image.name}
-    found = controller.provision(str(host.inventory(site / "inventory", **settings)))
+    try:
+        found = controller.provision(str(host.inventory(site / "inventory", **settings)))
+    finally:
+        end()
     assert not (site / "inventory" / image.name).exists()
     assert found["hosts"][0]["state"] == "serving"
     assert host.sh("podman ps -q | wc -l").strip() == "1"
     assert ask(host)["with"][0] == 200
-    shutil.rmtree(site)  # gigabytes, which would stay until the last test of all
+    shutil.rmtree(site)
