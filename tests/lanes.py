@@ -18,8 +18,8 @@ _LONGEST = (
     *(
         f"{FLEET}/test_{name}.py"
         for name in (
-            *("span", "provision", "watchdog", "collection", "faults", "releases", "services"),
-            *("span_ray", "roles", "gateway", "user", "monitoring"),
+            *("provision", "watchdog", "releases", "faults", "span"),
+            *("roles", "gateway", "user", "monitoring"),
         )
     ),
 )
@@ -27,11 +27,11 @@ _LONGEST = (
 LARGE = tuple(
     f"{FLEET}/test_{name}.py"
     for name in (
-        *("cards", "containers", "default_index", "real_drivers"),
-        *("newcomer", "drivers", "given_wheel", "tool"),
+        *("cards", "containers", "span_ray", "services", "collection"),
+        *("default_index", "newcomer", "real_drivers", "drivers", "given_wheel", "tool"),
     )
 )
-"""Lanes that fill the disk, the largest first: `cards` takes 17 GB, `newcomer` six, `tool` three. One at a time runs, from the beginning, when other
+"""Lanes that fill the disk, the largest first: `cards` takes 17 GB, `span_ray` six, `tool` three. One at a time runs, from the beginning, when other
 processes run tests without hosts."""
 
 
