@@ -18,8 +18,8 @@ _LONGEST = (
     *(
         f"{FLEET}/test_{name}.py"
         for name in (
-            *("provision", "watchdog", "releases", "faults", "span"),
-            *("roles", "gateway", "user", "monitoring"),
+            *("faults", "watchdog", "releases", "provision", "span"),
+            *("gateway", "roles", "user", "bundle", "monitoring"),
         )
     ),
 )

@@ -57,26 +57,30 @@ class Turn:
     name: str
     seconds: float
     """About how long it takes on two cores, as the marker says."""
-    large: bool
-    """Whether it waits for other tests that fill the disk."""
+    lane: str
+    """The lane of its tests (tests/lanes.py), which run one after the other."""
 
 
 def turn_of(item: pytest.Item) -> Turn | None:
     """Return the turn of a long test; None for tests that are not long."""
     for node, marker in item.iter_markers_with_node("long"):
         name = str(marker.args[0]) if marker.args else item.nodeid if node is item else node.nodeid
-        large = lane(item.nodeid.partition("::")[0]) in LARGE
-        return Turn(name, float(marker.kwargs.get("seconds", USUAL_S)), large)
+        return Turn(name, float(marker.kwargs.get("seconds", USUAL_S)), lane(item.nodeid.partition("::")[0]))
     return None
 
 
 def leave_out(items: list[pytest.Item], share: int) -> list[pytest.Item]:
     """Return the long tests that have no turn in a share.
 
-    Turns are dealt out each to the shortest share: first those that run one after the other, then the others, and of each kind the longest first.
+    Turns are dealt out each to the shortest share, in which those of the same lane count twice: no share gets all tests that run one after the
+    other. First those of lanes that wait for one another (LARGE), then the others, and of each kind the longest first.
     """
     turns = {item: turn for item in items if (turn := turn_of(item))}
     shares: list[set[Turn]] = [set() for _ in range(PARTS)]
-    for turn in sorted(set(turns.values()), key=lambda turn: (not turn.large, -turn.seconds, turn.name)):
-        min(shares, key=lambda those: sum(one.seconds for one in those)).add(turn)
+    for turn in sorted(set(turns.values()), key=lambda turn: (turn.lane not in LARGE, -turn.seconds, turn.name)):
+
+        def length(those: set[Turn], own: str = turn.lane) -> float:
+            return sum(one.seconds * (2 if one.lane == own else 1) for one in those)
+
+        min(shares, key=length).add(turn)
     return [item for item, turn in turns.items() if turn not in shares[share]]
