@@ -14,7 +14,8 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 FLEET = "tests/fleet"
 _ROOT = Path(__file__).resolve().parents[1]
 _LONGEST = (
-    *("tests/verify", "tests/inventory", "tests/pipeline", "tests/features/multinode"),
+    # tests/verify makes an environment of vLLM: it begins when the files of `cards` are about to go.
+    *("tests/pipeline", "tests/verify", "tests/inventory", "tests/features/multinode"),
     *(
         f"{FLEET}/test_{name}.py"
         for name in (
