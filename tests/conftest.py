@@ -15,7 +15,7 @@ from hypothesis.internal.constants_ast import Constants
 
 from tests import levels
 from tests.fleet import ahead
-from tests.fleet.fixtures import end_of_journals, fleet, impossible, pair, wheels_for_once
+from tests.fleet.fixtures import end_of_journals, fleet, impossible, pair, wheels_for_file, wheels_for_once
 from tests.lanes import FLEET, Lanes, rank
 
 # Overlays from a `catalog refresh` of the user must not change results; set before the first table is read.
@@ -36,7 +36,7 @@ if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET"):
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-__all__ = ["fleet", "pair", "wheels_for_once"]
+__all__ = ["fleet", "pair", "wheels_for_file", "wheels_for_once"]
 
 SLOW_FIXTURES = {"browser", "torch_python", "vllm_python"}
 """Fixtures that start Chromium, or an environment with torch or vLLM."""

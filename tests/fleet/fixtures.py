@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -111,10 +112,24 @@ def pair(fleet: Fleet) -> list[FleetHost]:
 
 
 @pytest.fixture
-def wheels_for_once(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def wheels_for_once(fleet: Fleet) -> Iterator[Path]:
     """A temporary cache on the disk, for gigabytes of wheels that no other test needs."""
+    with _temporary_cache(fleet) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def wheels_for_file(fleet: Fleet) -> Iterator[Path]:
+    """The same for all tests of a file."""
+    with _temporary_cache(fleet) as folder:
+        yield folder
+
+
+@contextmanager
+def _temporary_cache(fleet: Fleet) -> Iterator[Path]:
     folder = fleet.disk / "wheels"
     folder.mkdir()
-    monkeypatch.setenv("FIRSTLIGHT_CACHE", str(folder))
-    yield folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIRSTLIGHT_CACHE", str(folder))
+        yield folder
     shutil.rmtree(folder)

@@ -26,7 +26,8 @@ from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, wait_until_h
 from tests.serve.test_unit import CPU, CUDA, IMAGE, UUIDS, container, sliced
 from verify.serving.service_plan import ServicePlan
 
-pytestmark = pytest.mark.long(seconds=1150)
+# On Debian 13 the wheels are those of CUDA (test_default_index.py).
+pytestmark = [pytest.mark.long(seconds=1150), pytest.mark.usefixtures("wheels_for_file")]
 GUIDE = ROOT / "docs/guides/containers.md"
 UNIT = "firstlight-vllm.service"
 QUADLET, SYSTEM_UNIT = "/etc/containers/systemd/firstlight-vllm.container", f"/etc/systemd/system/{UNIT}"
@@ -273,7 +274,7 @@ def test_an_uninstallation_leaves_nothing(firstlight: CommandRunner, host: Fleet
 
 @pytest.mark.long("a container from a bundle", seconds=350)
 def test_a_bundle_has_the_image_for_a_controller_and_a_host_without_a_network(
-    fleet: Fleet, host: FleetHost, image: Path, wheels_for_once: Path
+    fleet: Fleet, host: FleetHost, image: Path, wheels_for_file: Path
 ) -> None:
     site = fleet.disk / "offline"
     site.mkdir()
@@ -282,8 +283,8 @@ def test_a_bundle_has_the_image_for_a_controller_and_a_host_without_a_network(
     # The last test of the image: the bundle has it and the wheels, and each copy has gigabytes.
     for copy in (image, Path(path).with_name(image.name)):
         copy.unlink()
-    shutil.rmtree(wheels_for_once)
-    wheels_for_once.mkdir()
+    shutil.rmtree(wheels_for_file)
+    wheels_for_file.mkdir()
     end = disk.regularly(partial(disk.link_equal, site, host.machine.folder / "upper/var/tmp"))
     settings = {"firstlight_runtime": "podman", "firstlight_image": image.name}
     try:
