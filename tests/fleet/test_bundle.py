@@ -14,7 +14,7 @@ from provision.phases.serve.options import options
 from tests.fleet.bundles import OfflineController
 from tests.fleet.hosts import Fleet, FleetHost
 
-pytestmark = pytest.mark.long(seconds=160)
+pytestmark = pytest.mark.long(seconds=280)
 
 
 def test_a_bare_host_is_provisioned_from_one_file(fleet: Fleet, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def card_host(fleet: Fleet, wheels_for_once: Path, request: pytest.FixtureReques
 @pytest.mark.parametrize(
     ("wanted", "card_host"),
     [
-        pytest.param(wanted, wanted.recording, id=name, marks=pytest.mark.long(seconds=210))
+        pytest.param(wanted, wanted.recording, id=name, marks=pytest.mark.long(seconds=260))
         for name, wanted in SETS.items()
     ],
     indirect=["card_host"],

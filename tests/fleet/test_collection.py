@@ -20,7 +20,7 @@ from tests.fleet.serving import ask
 from tests.fleet.vendor import NEW, PLACE, Signer, build_repository, build_suite, give_cards, signer
 from tests.fleet.vendor_others import CONTAINER_ORIGIN, amdgpu_packages, container_packages, give_docker
 
-pytestmark = pytest.mark.long(seconds=560)
+pytestmark = pytest.mark.long(seconds=490)
 PROGRAMS = Path(sys.executable).parent
 KERNEL = os.uname().release
 

@@ -12,7 +12,7 @@ PACKAGES = ("g++", "libnuma1", "python3-dev")
 """OS packages that vLLM needs: this machine's own package sources may belong to another release."""
 
 
-@pytest.mark.long(seconds=235)
+@pytest.mark.long(seconds=135)
 @pytest.mark.usefixtures("wheels_for_once")
 def test_the_newest_debian_serves_with_the_torch_of_the_main_index(
     fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -30,7 +30,7 @@ from verify.records import Level
 
 LIMIT_S = 600.0
 RESTART_S = 180
-REPAIR = pytest.mark.long("faults that a run repairs", seconds=450)
+REPAIR = pytest.mark.long("faults that a run repairs", seconds=560)
 """Tests from the restart with other settings to the host as it was: faults leave what only a run repairs."""
 MODEL_OF_A_USER = pytest.mark.long("a user's model", seconds=950)
 WRONG_NUMBERS = [pytest.param(fault, marks=pytest.mark.long(seconds=8), id=fault.name) for fault in wrong_numbers.ALL]

@@ -18,7 +18,7 @@ from tests.fleet.inventories import inventory_of_groups
 from tests.fleet.serving import PREFIX
 from tests.fleet.stub_hosts import make_serving, serve_at
 
-pytestmark = pytest.mark.long("gateway", seconds=280)
+pytestmark = pytest.mark.long("gateway", seconds=220)
 
 UNIT = "firstlight-gateway.service"
 AGENT = "firstlight-health-agent.service"

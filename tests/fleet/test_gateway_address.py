@@ -12,7 +12,7 @@ from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.inventories import inventory_of_groups
 from tests.fleet.stub_hosts import make_serving
 
-pytestmark = pytest.mark.long(seconds=45)
+pytestmark = pytest.mark.long(seconds=110)
 
 UNIT = "firstlight-gateway-address.service"
 

@@ -58,7 +58,7 @@ def as_development_version(wheel: Path, folder: Path) -> Path:
     return path
 
 
-@pytest.mark.long(seconds=300)
+@pytest.mark.long(seconds=140)
 def test_a_host_serves_with_a_wheel_that_no_table_has(fleet: Fleet, tmp_path: Path) -> None:
     wheel = as_development_version(released(), tmp_path)
     [host] = fleet.boot(1, packages=FOR_A_USER)

@@ -17,7 +17,7 @@ from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.inventories import inventory_of_groups
 from tests.fleet.stub_hosts import make_serving, serve_at
 
-pytestmark = pytest.mark.long("monitoring", seconds=130)
+pytestmark = pytest.mark.long("monitoring", seconds=170)
 
 CURRENT = "/opt/firstlight/monitoring/current"
 PROMETHEUS, EXPORTER = "firstlight-prometheus.service", "firstlight-node-exporter.service"

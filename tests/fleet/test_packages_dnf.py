@@ -21,7 +21,7 @@ from tests.fleet.package_roots import Root, bare, succeeded, wanted
 from tests.fleet.vendor import NEW, OLD, PLACE
 from tests.install.fleet_site import FleetSite, make_fleet_site
 
-pytestmark = pytest.mark.long("packages with dnf", seconds=60)
+pytestmark = pytest.mark.long("packages with dnf", seconds=100)
 
 NEWEST = "595.91.07"
 REPOSITORY = f"{PLACE}/rhel9/x86_64"

@@ -18,7 +18,7 @@ from tests.fleet.inventories import inventory_of
 from tests.fleet.serving import PREFIX, ask, try_together
 from tests.install.test_uninstall import STEPS
 
-SECOND_HOST = pytest.mark.long("a second host", seconds=400)
+SECOND_HOST = pytest.mark.long("a second host", seconds=350)
 """Tests that continue on the host which an interrupted run left."""
 
 

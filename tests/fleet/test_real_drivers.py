@@ -14,7 +14,7 @@ from tests.fleet.command_runner import CommandRunner, play_by_hand
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.vendor import give_cards
 
-pytestmark = pytest.mark.long(seconds=600)
+pytestmark = pytest.mark.long(seconds=420)
 
 VERSION = "535.309.01"
 """The fixed release of Debian 12's security archive, which has it of the proprietary module alone."""

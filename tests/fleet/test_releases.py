@@ -142,7 +142,7 @@ def test_a_release_without_its_environment_is_refused_and_the_service_continues(
     assert (after["release"], after["service_pid"]) == (before["release"], before["service_pid"])
 
 
-@pytest.mark.long(seconds=280)
+@pytest.mark.long(seconds=330)
 def test_a_switch_whose_controller_is_killed_is_undone_by_rollback_and_finished_by_the_next_run(
     firstlight: CommandRunner, host: FleetHost, inventory: str, folder: Path
 ) -> None:
@@ -174,7 +174,7 @@ def rollout_of(firstlight: CommandRunner) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.long(seconds=200)
+@pytest.mark.long(seconds=320)
 def test_a_rollout_whose_controller_is_killed_is_resumed_to_its_end(
     firstlight: CommandRunner, hosts: list[FleetHost], folder: Path
 ) -> None:
@@ -203,7 +203,7 @@ def test_a_rollout_whose_controller_is_killed_is_resumed_to_its_end(
     assert (again.code, again.out.strip().rpartition(": ")[2]) == (0, "every host serves this release already")
 
 
-@pytest.mark.long(seconds=200)
+@pytest.mark.long(seconds=320)
 def test_a_rollout_whose_first_host_fails_leaves_the_other_alone(
     firstlight: CommandRunner, hosts: list[FleetHost], folder: Path
 ) -> None:

@@ -16,7 +16,7 @@ from tests.fleet.vendor import Package
 from tests.install.conftest import newer_wheels
 from tests.install.fleet_site import FleetSite, make_fleet_site
 
-pytestmark = pytest.mark.long(seconds=250)
+pytestmark = pytest.mark.long(seconds=350)
 
 UNIT = "firstlight-vllm.service"
 

@@ -15,7 +15,7 @@ from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.serving import ask, wait_until_healthy
 from tests.fleet.test_span import PATIENCE_S, UNIT, main_process, span_of, state_of
 
-pytestmark = pytest.mark.long(seconds=440)
+pytestmark = pytest.mark.long(seconds=520)
 
 SETTINGS = Settings(span=2, executor="ray")
 WORKER = "ray::RayWorkerProc"

@@ -12,7 +12,7 @@ from tests.fleet.hosts import NO_SUDO, Fleet, FleetHost
 from tests.fleet.layers import FOR_A_USER
 from tests.fleet.serving import ask, checks_of_what_serves, wait_until_healthy
 
-pytestmark = pytest.mark.long(seconds=180)
+pytestmark = pytest.mark.long(seconds=320)
 PORT = 8124
 HOME = f"/home/{NO_SUDO}/.local/share/firstlight"
 AS_USER = f"runuser -u {NO_SUDO} -- env XDG_RUNTIME_DIR=/run/user/$(id -u {NO_SUDO}) systemctl --user"

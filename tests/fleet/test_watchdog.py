@@ -17,7 +17,7 @@ from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import FleetHost
 from tests.fleet.serving import INVOCATION, PREFIX, checks_of_what_serves
 
-pytestmark = pytest.mark.long("watchdog", seconds=850)
+pytestmark = pytest.mark.long("watchdog", seconds=820)
 
 STOP = "kill -STOP $(pgrep -f ^VLLM::EngineCore)"
 RESTART = tomllib.loads((Path(health_agent.__file__).parent / "onhost/health/health.toml").read_text())["restart"]

@@ -38,13 +38,13 @@ def run_there(python: Path, folder: Path, tmp_path: Path) -> str:
     return ", ".join(f"{number} {name}" for name, number in counts.items())
 
 
-@pytest.mark.long(seconds=215)
+@pytest.mark.long(seconds=230)
 def test_all_tests_that_need_torch_pass(
     torch_python: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     record_property(IN_TORCH, run_there(torch_python, HERE / "in_torch", tmp_path))
 
 
-@pytest.mark.long(seconds=345)
+@pytest.mark.long(seconds=650)
 def test_all_tests_that_need_vllm_pass(vllm_python: Path, tmp_path: Path) -> None:
     run_there(vllm_python, HERE / "in_vllm", tmp_path)
