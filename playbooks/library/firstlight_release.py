@@ -153,7 +153,9 @@ def assignment(name, value):
 
 def kept_key(before):
     """Return the key of the file that is replaced, without quotes, which other programs would send; None without one."""
-    found = re.search(rf"^#?{KEY}=(.+)$", before or "", re.MULTILINE)
+    found = next(
+        filter(None, (re.search(rf"^{mark}{KEY}=(.+)$", before or "", re.MULTILINE) for mark in ("", "#"))), None
+    )
     if found is None:
         return None
     key = re.sub(r"""^(["'])(.*)\1$""", r"\2", found[1].strip())

@@ -229,6 +229,9 @@ def test_a_key_stays_while_the_service_asks_for_none(prefix: Path) -> None:
     activate(prefix, supervisor="none", api_key=False)
     activate(prefix)
     assert variables(prefix) == [line]
+    (prefix / "etc" / "service.env").write_text(f"#{line}\nVLLM_API_KEY=chosen\n")
+    activate(prefix)
+    assert variables(prefix) == ["VLLM_API_KEY=chosen"], "a key that counts comes before one that was kept"
 
 
 @pytest.mark.parametrize("written", ["abc-1", '"abc-1"', "'abc-1'"])
