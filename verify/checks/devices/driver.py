@@ -127,8 +127,7 @@ def evaluate_gpus(views: Views, *, variant: str | None, masks: Mapping[str, str]
     expected = on_bus or seen
     for layer, view in views.items():
         if view is not None and len(view) != len(expected):
-            remedy = "dmesg shows the reason"
-            return CheckResult("fail", _difference(expected, layer, view, counts), figures, remedy=remedy)
+            return _difference(expected, layer, view, counts, figures)
     return _compare_each(views, counts, figures)
 
 
@@ -138,8 +137,7 @@ def _compare_split(
     """Compare the layers by cards: torch sees parts of them, amdgpu several parts at one address, and a container may hide some."""
     for layer, view in views.items():
         if view is not None and layer != "torch" and not masks and len({gpu.pci for gpu in view}) < len(on_bus):
-            remedy = "dmesg shows the reason"
-            return CheckResult("fail", _difference(on_bus, layer, view, counts), figures, remedy=remedy)
+            return _difference(on_bus, layer, view, counts, figures)
     text = f"every layer sees the same GPUs; one is split (MIG, partitions), and its parts are not compared ({counts})"
     return CheckResult("ok", text, figures)
 
@@ -171,11 +169,14 @@ def _without_gpu_build(
     return CheckResult("fail", text, figures, remedy="install the torch build for these GPUs")
 
 
-def _difference(on_bus: Sequence[Gpu], layer: str, view: Sequence[Gpu], counts: str) -> str:
+def _difference(
+    on_bus: Sequence[Gpu], layer: str, view: Sequence[Gpu], counts: str, figures: tuple[Figure, ...]
+) -> CheckResult:
     known = {gpu.pci for gpu in view if gpu.pci}
     missing = [gpu.pci for gpu in on_bus if gpu.pci and gpu.pci not in known] if known or not view else []
     named = f"; not seen by {layer}: {', '.join(missing)}" if missing else ""
-    return f"the layers have different counts: {counts}{named}"
+    text = f"the layers have different counts: {counts}{named}"
+    return CheckResult("fail", text, figures, remedy="dmesg shows the reason")
 
 
 def _compare_each(views: Views, counts: str, figures: tuple[Figure, ...]) -> CheckResult:
