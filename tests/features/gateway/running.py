@@ -374,7 +374,7 @@ def running(
         folder=f"{folder}/gateway",
         account=getpass.getuser(),
         probe_interval_s=1,
-        probe_patience_s=1,
+        probe_patience_s=10,
     )
     gateway = replace(gateway, **{name: one for name, one in settings.items() if not name.startswith("gateway_")})
     if certificate is not None:

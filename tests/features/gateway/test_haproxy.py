@@ -179,7 +179,7 @@ def test_a_host_that_ends_loses_no_later_request_and_returns(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("hangs", ["server", "engine"])
 def test_a_host_that_hangs_leaves_the_traffic_and_returns(tmp_path: Path, hangs: str) -> None:
-    with running(tmp_path, {"h1": "m", "h2": "m"}) as site:
+    with running(tmp_path, {"h1": "m", "h2": "m"}, probe_patience_s=1) as site:
         stub = site.stubs["h1"]
         if hangs == "engine":
             stub.mode("hang")

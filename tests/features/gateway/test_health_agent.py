@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     """A gateway before two hosts with health agents."""
-    with running(tmp_path, {"h1": "m", "h2": "m"}, agents=True) as made:
+    with running(tmp_path, {"h1": "m", "h2": "m"}, agents=True, probe_patience_s=1) as made:
         yield made
 
 
