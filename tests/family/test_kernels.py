@@ -1,7 +1,6 @@
 """The kernels that the plan expects for experts and for weights of 4 and 8 bits."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -115,16 +114,32 @@ def test_a_kernel_of_the_users_arguments_is_not_expected_otherwise() -> None:
     assert names(QWEN3_MOE | NVFP4, arguments=("--kernel-config", "{}")) == []
 
 
-@pytest.mark.parametrize("capability", ["12.0", "12.1"])
-@pytest.mark.parametrize(("flashinfer", "compiled"), [(True, True), (True, False), (False, False)])
-def test_vllm_itself_takes_these_kernels(vllm_python: Path, capability: str, flashinfer: bool, compiled: bool) -> None:
+CASES = [
+    (capability, *kind) for capability in ("12.0", "12.1") for kind in ((True, True), (True, False), (False, False))
+]
+
+
+@pytest.fixture(scope="module")
+def selections(vllm_python: Path) -> dict[tuple[str, bool, bool], dict[str, str]]:
+    """What vLLM itself selects in each case, by one process: importing it takes many seconds."""
+    without_nvcc = options()["flashinfer"]["without_nvcc"]
+    cases = [
+        {"capability": capability, "flashinfer": flashinfer, "variables": {} if compiled else without_nvcc}
+        for capability, flashinfer, compiled in CASES
+    ]
     program = Path(__file__).with_name("kernel_selection.py")
-    command = [str(vllm_python), str(program), capability, "yes" if flashinfer else "no"]
-    environment = os.environ | ({} if compiled else options()["flashinfer"]["without_nvcc"])
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    command = [str(vllm_python), str(program), json.dumps(cases)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return dict(zip(CASES, json.loads(done.stdout.splitlines()[-1]), strict=True))
+
+
+@pytest.mark.parametrize(("capability", "flashinfer", "compiled"), CASES)
+def test_vllm_itself_takes_these_kernels(
+    selections: dict[tuple[str, bool, bool], dict[str, str]], capability: str, flashinfer: bool, compiled: bool
+) -> None:
     expected = {
         f"{row.weights} {row.layers}": row.name
         for row in kernels()
         if row.flashinfer in {None, flashinfer} and row.compiled in {None, compiled}
     }
-    assert json.loads(done.stdout.splitlines()[-1]) == expected
+    assert selections[capability, flashinfer, compiled] == expected
