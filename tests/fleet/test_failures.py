@@ -43,6 +43,7 @@ def test_no_further_batch_begins_after_a_host_whose_disk_is_read_only(
     assert other.sh("ls -d /opt/firstlight /var/tmp/firstlight-0 || true") == ""
 
 
+@pytest.mark.long(seconds=60)
 def test_a_wheel_damaged_on_the_host_is_the_cause(
     pair: list[FleetHost], firstlight: CommandRunner, tmp_path: Path
 ) -> None:

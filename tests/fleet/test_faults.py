@@ -103,6 +103,7 @@ def assert_found(fault: Fault, records: Records) -> None:
     assert fault.names in shown.partition(": ")[2], shown
 
 
+@pytest.mark.long(seconds=60)
 def test_a_run_names_what_others_gave_or_left_and_changes_nothing(
     sound: FleetHost, inventory: str, firstlight: CommandRunner
 ) -> None:
