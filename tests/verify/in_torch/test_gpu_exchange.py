@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -249,3 +250,42 @@ def test_a_missing_interface_is_reported(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "the processes could not communicate: process 0: " in outcome.reason
     assert "nowhere0" in str(outcome.evidence)
     assert "ip address show nowhere0" in (outcome.remedy or "")
+
+
+@pytest.mark.parametrize("count", [2, 8, 9, 10, 16])
+def test_all_pairs_are_measured_and_no_process_connects_more_gpus_than_cuda(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, count: int
+) -> None:
+    """Each pair leaves its names in the file of the process that measured it."""
+
+    def used(one: str, two: str) -> None:
+        with (tmp_path / str(os.getpid())).open("a") as file:
+            file.write(f"{one} {two}\n")
+
+    def copies(one: str, two: str, _bytes: int) -> dict[str, Any]:
+        used(one, two)
+        return pair()
+
+    def writes(one: str, two: str, _faults: frozenset[str]) -> dict[str, Any]:
+        used(one, two)
+        return pair()
+
+    monkeypatch.setattr(exchange, "_copies", copies)
+    monkeypatch.setattr(exchange, "_both_ways", lambda *_: 5e11)
+    monkeypatch.setattr(exchange, "_writes", writes)
+    monkeypatch.setattr(exchange, "card_name", lambda _: "a card without a board in the tables")
+    context = CheckContext(devices=tuple(f"cuda:{number}" for number in range(count)))
+    for check in (exchange.pairs, exchange.peers):
+        assert f"{count * (count - 1)} pairs of GPUs" in check(context).reason
+        for file in tmp_path.iterdir():
+            assert len(set(file.read_text().split())) <= exchange.CONNECTED
+            file.unlink()
+
+
+def test_a_part_of_the_pairs_that_ends_without_an_answer_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> None:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(exchange, "_writes", fails)
+    with pytest.raises(RuntimeError, match="a process for 28 pairs: RuntimeError: an illegal memory access"):
+        exchange.peers(CheckContext(devices=tuple(f"cuda:{number}" for number in range(10))))

@@ -2,11 +2,11 @@
 
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from itertools import combinations, permutations
+from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -167,20 +167,67 @@ INJECTED_SHARE = 0.25
 """Factor that the injected fault applies to the first pair's speed."""
 ROWS, COLUMNS = 2048, 1031
 """Shape of the numbers that are written: 8 MiB in rows of odd length."""
+CONNECTED = 8
+"""How many GPUs a process connects to one another. Without an NVSwitch a GPU has at most eight peers (CUDA Runtime API,
+`cudaDeviceEnablePeerAccess`); torch never disconnects one, and fails at the next with `peer mapping resources exhausted`."""
+PART_S = 60.0
+"""Deadline of a process that measures a part of the pairs."""
+Pair = tuple[str, str]
+
+
+def _parts(gpus: Sequence[str]) -> list[list[Pair]]:
+    """Return all pairs of GPUs in parts, of which none has more than CONNECTED GPUs."""
+    half = CONNECTED // 2
+    blocks = [gpus[at : at + half] for at in range(0, len(gpus), half)]
+    parts: list[list[Pair]] = []
+    for one, two in combinations(blocks, 2):
+        earlier = {pair for part in parts for pair in part}
+        parts.append([pair for pair in combinations((*one, *two), 2) if pair not in earlier])
+    return parts
+
+
+def _of_pairs(gpus: Sequence[str], measure: Callable[[str, str], Any]) -> dict[Pair, Any]:
+    """Measure each pair of GPUs; where there are more than a process connects, by processes one after the other.
+
+    Raises:
+        RuntimeError: One of these processes failed.
+    """
+    if len(gpus) <= CONNECTED:
+        return {pair: measure(*pair) for pair in combinations(gpus, 2)}
+    parts = _parts(gpus)
+
+    def measure_part(number: int) -> list[Any]:
+        return [measure(*pair) for pair in parts[number]]
+
+    found: dict[Pair, Any] = {}
+    tasks = [Task(number, partial(measure_part, number), PART_S) for number in range(len(parts))]
+    for number, ending in run_all(tasks, limit=1):
+        if ending.problem is not None:
+            raise RuntimeError(f"a process for {len(parts[number])} pairs: {ending.problem}")
+        found |= zip(parts[number], ending.value, strict=True)
+    return found
 
 
 def pairs(context: CheckContext) -> CheckResult:
     gpus = context.gpus
     if len(gpus) < 2 and not context.faults:
         return FEWER
-    found = {f"{one} -> {two}": _copies(one, two, COPIED_BYTES) for one, two in permutations(gpus, 2)}
+    found: dict[str, dict[str, Any]] = {}
+    both: dict[str, float] = {}
+    for (one, two), (there, back, at_once) in _of_pairs(gpus, _all_copies).items():
+        found |= {f"{one} -> {two}": there, f"{two} -> {one}": back}
+        both[f"{one} <-> {two}"] = at_once
     # Without GPUs an injected fault is proven on the host's own memory.
     found = found or {f"cpu -> cpu, {turn}": _copies("cpu", "cpu", COPIED_BYTES >> 6) for turn in range(2)}
     if "slow" in context.faults:
         least = min(pair["bytes_per_s"] for pair in found.values())
         next(iter(found.values()))["bytes_per_s"] = least * INJECTED_SHARE
-    both = {f"{one} <-> {two}": _both_ways(one, two, COPIED_BYTES // 2) for one, two in combinations(gpus, 2)}
     return evaluate_pairs(found, tuple(map(card_name, gpus)), both)
+
+
+def _all_copies(one: str, two: str) -> tuple[dict[str, Any], dict[str, Any], float]:
+    there, back = _copies(one, two, COPIED_BYTES), _copies(two, one, COPIED_BYTES)
+    return there, back, _both_ways(one, two, COPIED_BYTES // 2)
 
 
 def _copies(writer: str, owner: str, copied_bytes: int) -> dict[str, Any]:
@@ -269,9 +316,15 @@ def peers(context: CheckContext) -> CheckResult:
     gpus = context.gpus
     if len(gpus) < 2 and not context.faults:
         return FEWER
+
+    def both_ways(one: str, two: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        return _writes(one, two, context.faults), _writes(two, one, context.faults)
+
+    found: dict[str, dict[str, Any]] = {}
+    for (one, two), (there, back) in _of_pairs(gpus, both_ways).items():
+        found |= {f"{one} -> {two}": there, f"{two} -> {one}": back}
     # Without GPUs an injected fault is proven on the host's own memory.
-    ways = [*permutations(gpus, 2)] or [("cpu", "cpu")]
-    return evaluate_peers({f"{one} -> {two}": _writes(one, two, context.faults) for one, two in ways})
+    return evaluate_peers(found or {"cpu -> cpu": _writes("cpu", "cpu", context.faults)})
 
 
 def _writes(writer: str, owner: str, faults: frozenset[str]) -> dict[str, Any]:
