@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -17,6 +18,7 @@ import pytest
 from verify.cli import compare as compare_cli
 from verify.cli.compare import table_of
 from verify.runner.child_processes import run_one
+from verify.serving import comparison, service_control
 from verify.serving.comparison import (
     Command,
     Target,
@@ -299,6 +301,7 @@ def test_the_table_has_every_measure_and_verdict(snapshot: object) -> None:
     assert "\n".join(lines) == snapshot
 
 
+Compared = Callable[..., tuple[int, str, list[str]]]
 TWO = ("--backend", "A", "--backend", "B")
 
 
@@ -326,6 +329,27 @@ def test_wrong_arguments_exit_with_64_and_name_the_error(
 def test_without_a_service_nothing_can_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = compare_cli.main([*TWO, "--prefix", str(tmp_path)])
     assert (code, "no service runs" in capsys.readouterr().err) == (3, True)
+
+
+@pytest.fixture
+def compared(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Compared:
+    """Compare two back ends of a service; return the exit code, the last error, and what was done to the service."""
+
+    def call(**readiness: Any) -> tuple[int, str, list[str]]:
+        done: list[str] = []
+        asked = replace(service, readiness={**service.readiness, **readiness}, main_pid=os.getpid())
+        monkeypatch.setattr(compare_cli, "service_for_load", lambda _prefix: asked)
+        monkeypatch.setattr(comparison, "running", lambda _service: SERVE)
+        monkeypatch.setattr(service_control, "control", lambda _service, action: done.append(action))
+        code = compare_cli.main([*TWO, "--prefix", str(service.prefix)])
+        return code, capsys.readouterr().err, done
+
+    return call
+
+
+def test_a_model_of_several_hosts_is_not_stopped(compared: Compared) -> None:
+    text = "error: its model is served together with other hosts, and this host alone cannot serve it\n"
+    assert compared(in_span=True) == (3, text, [])
 
 
 def test_one_back_end_measured_twice_is_an_error() -> None:

@@ -63,6 +63,7 @@ def _compare(
     load: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Measure the back ends; raises ControlError, VariantError and OSError after the service is back."""
+    comparison.require_alone(service)
     command = comparison.running(service)
     commands = {name: comparison.with_backend(command, name) for name in names}  # report their own problem first
     problem, measured = "", dict[str, dict[str, Any]]()

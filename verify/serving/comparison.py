@@ -137,6 +137,12 @@ class Command:
     """Its working directory; None for that of this process."""
 
 
+def require_alone(service: Service) -> None:
+    """Raise VariantError where another server cannot take the place of the service."""
+    if service.readiness.get("in_span"):
+        raise VariantError("its model is served together with other hosts, and this host alone cannot serve it")
+
+
 def running(service: Service) -> Command:
     """Return the command of the running service. Raises OSError where this user may not read it."""
     folder = Path(f"/proc/{service.main_pid}")
