@@ -352,6 +352,19 @@ def test_a_model_of_several_hosts_is_not_stopped(compared: Compared) -> None:
     assert compared(in_span=True) == (3, text, [])
 
 
+def test_a_service_in_a_container_is_not_stopped(compared: Compared, tmp_path: Path) -> None:
+    planned = {"supervisor": "systemd", "name": "vllm", "unit": "[Unit]\n[Container]\nImage=0a1b\n[Service]\n"}
+    (tmp_path / "release.json").write_text(json.dumps({"service": planned}))
+    text = "error: its model is served in a container, and back ends are measured outside of one\n"
+    assert compared() == (3, text, [])
+
+
+def test_a_service_whose_plan_cannot_be_read_is_not_stopped(compared: Compared, tmp_path: Path) -> None:
+    (tmp_path / "release.json").write_text("{")
+    code, text, done = compared()
+    assert (code, text.startswith("error: cannot read the plan of the service"), done) == (3, True, [])
+
+
 def test_one_back_end_measured_twice_is_an_error() -> None:
     names = ["FLASH_ATTN", "TRITON_ATTN"]
     with pytest.raises(VariantError, match="used CPU_ATTN both times: nothing was compared"):

@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 from verify.runner.child_processes import end_with_parent, run_one
+from verify.serving import service_plan
 from verify.serving.client import is_healthy
 from verify.serving.processes import attention_notes, read_all
 from verify.serving.service import Service
@@ -138,9 +139,16 @@ class Command:
 
 
 def require_alone(service: Service) -> None:
-    """Raise VariantError where another server cannot take the place of the service."""
+    """Raise VariantError where a server on this host alone cannot take the place of the service, and OSError where its plan cannot be read."""
     if service.readiness.get("in_span"):
         raise VariantError("its model is served together with other hosts, and this host alone cannot serve it")
+    try:
+        is_contained = bool(service_plan.read(service).container)
+    except ValueError as error:
+        raise VariantError(f"cannot read the plan of the service: {error}") from None
+    if is_contained:
+        # A server outside of it would have other libraries, and all GPUs of the host: the container's devices are the choice of GPUs.
+        raise VariantError("its model is served in a container, and back ends are measured outside of one")
 
 
 def running(service: Service) -> Command:
