@@ -66,7 +66,7 @@ def renew_locks(context: RunContext, phase: PhaseName, hosts: Sequence[Host]) ->
 
 
 def in_rounds(hosts: Sequence[Host]) -> list[list[Host]]:
-    """Return hosts in rounds, in each of which a machine has one of its services: what belongs to a machine is never changed twice at once."""
+    """Return hosts in rounds, in each of which a machine has one of its services: what belongs to a machine is never changed, or measured, twice at once."""
     rounds: list[dict[str, Host]] = []
     for host in hosts:
         free = next((one for one in rounds if host.machine not in one), None)

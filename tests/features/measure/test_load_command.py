@@ -18,6 +18,7 @@ from provision.run import playbooks
 from provision.run.context import RunContext
 from provision.run.results import AnsweredHosts, ProbedHosts
 from tests.pipeline.local_context import local_context, local_host, own_paths
+from tests.plan.test_services import services_of
 
 Asked = list[tuple[str, str, tuple[str, ...], str | None]]
 
@@ -154,3 +155,22 @@ def test_only_hosts_that_answer_requests_are_measured(
     request = CommandRequest("verify", tmp_path, None, {}, tmp_path / "logs")
     with nullcontext() if asked_of else pytest.raises(InventoryError, match="none of these hosts answers requests"):
         assert compare.measure(request, "load", ()) == 0
+
+
+def test_services_of_a_machine_are_measured_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The services of machine `m` are never measured at once, and one of them is together with machine `z`."""
+    context = local_context(tmp_path, "z")
+    hosts = (*services_of(a={}, b={}), *context.inventory.hosts)
+    context.inventory = context.inventory.model_copy(update={"hosts": hosts})
+    probed = ProbedHosts({}, {host.name: own_paths(context.cache) for host in hosts})
+    monkeypatch.setattr(playbooks, "acquire_locks", lambda _context, _probed, _phase, hosts: hosts)
+    rounds: list[list[str]] = []
+
+    def run_on_hosts(_self: RunContext, _phase: str, hosts: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        rounds.append([host.name for host in hosts])
+        return {host.name: {"table": [], "exit_code": 0, "reason": "8 requests answered"} for host in hosts}
+
+    monkeypatch.setattr(RunContext, "run_on_hosts", run_on_hosts)
+    found = compare._measure_hosts(context, probed, kind="load", words=(), stdin=None, limit_s=1.0)
+    assert rounds == [["m@a", "z"], ["m@b"]]
+    assert list(found.answer) == ["m@a", "m@b", "z"]
