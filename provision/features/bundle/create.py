@@ -139,12 +139,14 @@ def _stage_inventory(request: CommandRequest, store: RecordingStore) -> tuple[li
     outcome = execute(request, (PROBE, PLAN, Step("stage", partial(_stage_for_bundle, store=store), "stage")))
     if outcome.exit_code != Exit.OK or not isinstance(outcome.result, StagedHosts):
         return print_summary(outcome)
-    models = {host.settings.model for host in outcome.hosts if host.is_provisioned}
-    if not models:
+    provisioned = [host for host in outcome.hosts if host.is_provisioned]
+    if not provisioned:
         raise BundleError(
             "these hosts are gateways or monitor others, and a bundle has nothing for such hosts",
             hint="name hosts that serve: --limit HOSTS",
         )
+    # Hosts make the built-in model themselves. Files of any other one are here, too, where nobody serves it.
+    models = {host.settings.model for host in provisioned} - {"builtin"}
     if len(models) > 1 and any(Path(model).is_dir() for model in models):
         raise BundleError(
             f"these hosts serve {len(models)} models, {', '.join(sorted(models))}: a model that is a folder needs its own bundle",
@@ -162,7 +164,7 @@ def _stage_inventory(request: CommandRequest, store: RecordingStore) -> tuple[li
             hint="rename the files that firstlight_image names",
         )
     unique = {staged.model_dump_json(): staged for staged in outcome.result.staged.values()}
-    return list(unique.values()), models.pop(), outcome.result.notes
+    return list(unique.values()), min(models, default="builtin"), outcome.result.notes
 
 
 def _stage_for_bundle(context: RunContext, planned: PlannedHosts, *, store: RecordingStore) -> StagedHosts:

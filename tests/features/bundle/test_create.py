@@ -77,6 +77,22 @@ def test_gateways_alone_need_no_bundle(tmp_path: Path, monkeypatch: pytest.Monke
         create.create(asked(tmp_path), what_if=None, output=tmp_path / "my.bundle", key=None)
 
 
+def test_a_folder_needs_no_bundle_of_its_own_beside_the_built_in_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: dict[str, Any]
+) -> None:
+    folder, output = str(tmp_path / "mine"), tmp_path / "my.bundle"
+    (tmp_path / "mine").mkdir()
+    with_outcome(monkeypatch, tmp_path, local_host("a", model=folder), local_host("b"), local_host("c", serve=False))
+    assert create.create(asked(tmp_path), what_if=None, output=output, key=None) == Exit.OK
+    assert written == {"model": folder}
+    with_outcome(monkeypatch, tmp_path, local_host("a", model=folder), local_host("b", model="org/tiny", serve=False))
+    with pytest.raises(BundleError, match=f"these hosts serve 2 models, {folder}, org/tiny"):
+        create.create(asked(tmp_path), what_if=None, output=output, key=None)
+    with_outcome(monkeypatch, tmp_path, local_host("a"))
+    assert create.create(asked(tmp_path), what_if=None, output=output, key=None) == Exit.OK
+    assert written == {"model": "builtin"}
+
+
 def test_the_model_of_a_described_host_is_found_in_the_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: dict[str, Any]
 ) -> None:
