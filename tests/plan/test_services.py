@@ -1,5 +1,6 @@
 """What each of several services of a machine gets: GPUs by what fits and how they are linked, or a part of a CPU host."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Connection, Host, Service
 from provision.core.models.settings import Settings
 from provision.phases.plan.services import nvlink_groups, part_of, with_gpus
-from tests.fit.models import llama_8b, llama_70b
+from provision.phases.plan.step import _shapes
+from tests.fit.models import LLAMA_8B, llama_8b, llama_70b, write_model
+from tests.pipeline.local_context import local_context
 
 GIB = 2**30
 
@@ -82,6 +85,23 @@ def test_too_few_gpus_are_refused_with_what_each_service_needs() -> None:
         with_gpus(hosts[0], facts_of(2), {})
     needed = "host `m`: 2 GPUs are free for its services, and 3 are needed: `m@a` at least 2 and `m@b` at least 1"
     assert str(caught.value) == needed
+
+
+def test_folders_of_other_services_are_read_where_they_decide_on_gpus(tmp_path: Path) -> None:
+    """The folder of `chat` came with a bundle; that of `small` is on another machine."""
+    folder = write_model(tmp_path / "chat", LLAMA_8B, {"x": ("BF16", [64], 2)})
+    missing = str(tmp_path / "small")
+
+    def shapes(facts: HostFacts, **chat: Any) -> tuple[set[str], bool]:
+        context = local_context(tmp_path, "")
+        hosts = services_of(chat={"model": str(folder), **chat}, small={"model": missing})
+        context.inventory = context.inventory.model_copy(update={"hosts": (hosts[0],)})
+        found = _shapes(context, {"m@chat": facts})
+        return {*found}, context.has_failed("m@chat")
+
+    assert shapes(facts_of(0)) == ({str(folder)}, False)
+    assert shapes(facts_of(2), gpus=[0]) == ({str(folder)}, False)
+    assert shapes(facts_of(2)) == ({str(folder)}, True)
 
 
 def split_in(*sizes: int) -> dict[str, Any]:

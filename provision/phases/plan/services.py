@@ -35,18 +35,23 @@ def part_of(host: Host, facts: HostFacts) -> HostFacts:
     )
 
 
+def divides_gpus(host: Host, facts: HostFacts) -> bool:
+    """Return whether a service gets its GPUs by what the other services of its machine need."""
+    return host.service is not None and host.settings.gpus == "all" and bool(nvidia_cards(facts) or amd_cards(facts))
+
+
 def with_gpus(host: Host, facts: HostFacts, shapes: Mapping[str, Shape]) -> Settings:
     """Return the settings of a host; of one of several services with the GPUs that it gets.
 
     Args:
-        shapes: The models of all its services, by their name in the settings.
+        shapes: Its model, and where it divides GPUs those of all services of its machine, by their name in the settings.
 
     Raises:
         InventoryError: There are too few GPUs or slices for all services.
     """
-    cards = nvidia_cards(facts) or amd_cards(facts)
-    if host.service is None or host.settings.gpus != "all" or not cards:
+    if not divides_gpus(host, facts):
         return host.settings
+    cards = nvidia_cards(facts) or amd_cards(facts)
     named = {place for _, one in host.services if one.gpus != "all" for place in one.gpus}
     left = serving(tuple(card for card in cards if card.index not in named), shared=True)
     if any(card.mig for card in left):

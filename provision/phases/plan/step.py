@@ -1,6 +1,7 @@
 """The phase `plan`: a Stack for each class of hosts."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 from provision.core.errors import FirstlightError, InventoryError, ModelError, NoStackError
@@ -16,7 +17,7 @@ from provision.phases.plan import choose_stacks
 from provision.phases.plan.cards import with_slices
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.rules import HOST_RULES, RULES
-from provision.phases.plan.services import part_of, with_gpus
+from provision.phases.plan.services import divides_gpus, part_of, with_gpus
 from provision.phases.serve.model import BUILTIN_NAME
 from provision.phases.stage import builds_in, staged_before
 from provision.phases.stage.model_description import describe_all, try_sources
@@ -40,7 +41,7 @@ def plan(context: RunContext, probed: ProbedHosts) -> PlannedHosts:
     started = time.monotonic()
     spans.refuse_parts(context, "plan")
     context.call_for_hosts("plan", lambda host: _require_model(host, probed.facts[host.name]))
-    shapes = _shapes(context)
+    shapes = _shapes(context, probed.facts)
     reader = WheelReader(context.wheelhouse(), client=context.options.client, refresh=context.options.refresh)
     wheels = context.call_for_hosts("plan", lambda host: reader.read(probed.facts[host.name], host.settings))
     facts = context.call_for_hosts("plan", lambda host: with_slices(probed.facts[host.name], host.settings))
@@ -141,14 +142,19 @@ def _require_short_prefix(host: Host, facts: HostFacts, chosen: Plan) -> None:
         raise InventoryError(text, hint="set firstlight_prefix to a shorter path")
 
 
-def _shapes(context: RunContext) -> dict[str, Shape]:
-    """Describe the models that hosts are to serve, with those of other services there, by name in the settings; a host fails whose model, or one beside it, cannot be read or is refused by the hub."""
+def _shapes(context: RunContext, facts: Mapping[str, HostFacts]) -> dict[str, Shape]:
+    """Describe the models that hosts are to serve, by name in the settings, with those of other services that decide on the GPUs of a host.
+
+    A host fails where one of these models cannot be read, or is refused by the hub.
+    """
     refresh = context.options.refresh and context.options.client is None
     shapes: dict[str, Shape] = {}
     tried: set[str] = set()
 
     def read(host: Host) -> None:
-        for _, settings in host.services:
+        # A bundle has the folder of one model: those of other services may not be here.
+        services = host.services if divides_gpus(host, facts[host.name]) else ((host.name, host.settings),)
+        for _, settings in services:
             if settings.model == "builtin" or not settings.serves_model:
                 continue
             if not shapes.keys() >= {settings.model, settings.draft or settings.model}:
