@@ -27,6 +27,7 @@ from provision.phases.plan.explain import WhyNotDocument, render_answers, to_jso
 from provision.phases.plan.explain import render as render_plans
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.policy import GivenWheel
+from provision.phases.plan.services import deciding, part_of, with_gpus
 from provision.phases.plan.what_if import hosts_of_what_if, parse_what_if, read_facts
 from provision.phases.stage import Store
 from provision.phases.stage.model_description import describe_all
@@ -168,31 +169,21 @@ def plan(request: CommandRequest, *, explain: bool, why_not: str | None = None) 
     planned = outcome.result if isinstance(outcome.result, PlannedHosts) else PlannedHosts()
     if not planned.plan.classes and not request.as_json:
         return print_summary(outcome)
-    settings = {host.name: host.settings for host in outcome.hosts}
     facts = {name: planned.facts[name] for resolution in planned.plan.classes for name in resolution.hosts}
-    models = {settings[name].model: settings[name] for name in facts} if why_not is not None else {}
-    notes = [*around_lines(outcome.hosts, planned), *planned.notes]
-    if took := time_line(request.logs, planned.changes):
-        notes.append(took)
-    hosts = PlannedFrom(
-        facts,
-        settings,
-        shapes={model: shape for one in models.values() for model, shape in shapes_of(one).items()},
-        wheels=given_wheels(facts, settings) if why_not is not None else {},
-        become=frozenset(host.name for host in outcome.hosts if host.connection.become),
-        changes=planned.changes,
-        notes=tuple(notes),
-        is_masked=True,
-    )
     failed = {host.name for host in outcome.summary.hosts if any(one.has_failed for one in host.phases.values())}
     around = {host.name for host in outcome.hosts if not host.is_provisioned}
     # Where nothing fits, the plan itself says why. A host may also fail after its versions were chosen.
     refused = {name for name in facts if planned.stack(name) is None}
     missing = without_answer(outcome.summary, refused | ((facts.keys() | around) - failed))
     if why_not is not None:
-        print_why_not(request, why_not, hosts)
+        print_why_not(request, why_not, planned_from([host for host in outcome.hosts if host.name in facts], facts))
         report_missing(missing)
         return Exit.OK if outcome.exit_code == Exit.NO_STACK else outcome.exit_code
+    notes = [*around_lines(outcome.hosts, planned), *planned.notes]
+    if took := time_line(request.logs, planned.changes):
+        notes.append(took)
+    settings = {host.name: host.settings for host in outcome.hosts}
+    hosts = PlannedFrom(facts, settings, shapes={}, changes=planned.changes, notes=tuple(notes), is_masked=True)
     print_plan(request, planned.plan, hosts, explain=explain, missing=missing)
     return outcome.exit_code
 
@@ -276,6 +267,23 @@ def given_wheels(facts: Mapping[str, HostFacts], settings: Mapping[str, Settings
         StageError: One cannot be had, or is no wheel of vLLM that a plan can choose.
     """
     return WheelReader(Store(cache_folder())).read_all(facts, settings)
+
+
+def planned_from(hosts: Sequence[Host], facts: Mapping[str, HostFacts]) -> PlannedFrom:
+    """Return what hosts are planned from: each of several services of a machine from its part of it.
+
+    Raises:
+        InventoryError: GPUs cannot be split or divided as the settings want.
+        ModelError: It cannot be told whether a model fits.
+        StageError: A wheel of vLLM cannot be had, or is none that a plan can choose.
+    """
+    models = {(one.model, one.draft): one for host in hosts for one in deciding(host, facts[host.name])}
+    shapes = {model: shape for one in models.values() for model, shape in shapes_of(one).items()}
+    sliced = {host.name: with_slices(facts[host.name], host.settings) for host in hosts}
+    settings = {host.name: with_gpus(host, sliced[host.name], shapes) for host in hosts}
+    parts = {host.name: part_of(host, sliced[host.name]) for host in hosts}
+    become = frozenset(host.name for host in hosts if host.connection.become)
+    return PlannedFrom(parts, settings, shapes, given_wheels(parts, settings), become, is_masked=True)
 
 
 def print_why_not(request: CommandRequest, asked: str, hosts: PlannedFrom) -> None:

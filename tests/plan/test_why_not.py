@@ -1,12 +1,21 @@
 """Why a release was not chosen: all reasons against it, not only the first, and the changes that would make it possible."""
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
-from provision.core.errors import UsageError
+from provision.core.errors import Exit, UsageError
 from provision.core.models.settings import Settings
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.choose import classes
 from provision.phases.plan.explain import WhyNot, render_answers, why_not
+from provision.phases.plan.services import part_of
 from provision.phases.plan.what_if import parse_what_if
+from provision.pipeline import CommandRequest, commands
+from provision.run.results import PlannedHosts
+from tests.plan.test_services import services_of
 
 R535 = "driver=535.183.01 os=ubuntu-22.04 python=3.10 arch=x86_64 glibc=2.35 ram=1024 disk=500 container=no"
 
@@ -96,3 +105,23 @@ def test_an_invalid_question_is_refused(question: str, message: str) -> None:
         ask(question, "gpu=L4x1")
     assert message in caught.value.text
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(("gib", "chosen"), [(3, None), (8, "vllm-0.32.0-cpu-community")])
+def test_a_service_is_answered_for_its_part_of_the_machine(
+    gib: int, chosen: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = f"gpu=none os=debian-12 python=3.11 arch=x86_64 cpu=avx512 glibc=2.36 ram={gib} disk=200"
+    hosts, facts = services_of(a={}, b={}), parse_what_if(line)
+    known = {host.name: facts.model_copy(update={"host": host.name}) for host in hosts}
+    parts = {host.name: part_of(host, known[host.name]) for host in hosts}
+    planned = PlannedHosts(facts=known, plan=choose_stacks(parts, {host.name: host.settings for host in hosts}))
+    summary = SimpleNamespace(hosts=())
+    outcome = SimpleNamespace(result=planned, hosts=hosts, summary=summary, exit_code=Exit.OK)
+    monkeypatch.setattr(commands, "execute", lambda *_: outcome)
+    request = CommandRequest("plan", tmp_path, None, {}, tmp_path / "logs", as_json=True)
+    assert commands.plan(request, explain=False, why_not="vllm==0.32.0") == Exit.OK
+    [answer] = json.loads(capsys.readouterr().out)["classes"]
+    [planned_class] = planned.plan.classes
+    assert (answer["hosts"], answer["chosen"]) == (["m@a", "m@b"], chosen)
+    assert next((one.id for one in planned_class.candidates if one.accepted), None) == chosen

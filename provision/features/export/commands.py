@@ -21,10 +21,8 @@ from provision.core.models.stack import Plan, Stack
 from provision.features.export.formats import Format, endpoints_of, files_of, fits, readme, text_of
 from provision.features.export.workloads import Workload, table, workloads
 from provision.phases.plan import choose_stacks
-from provision.phases.plan.cards import with_slices
-from provision.phases.plan.services import part_of, with_gpus
 from provision.pipeline import CommandRequest
-from provision.pipeline.commands import given_wheels, print_summary, recorded_facts, shapes_of, write_stdout
+from provision.pipeline.commands import planned_from, print_summary, recorded_facts, write_stdout
 from provision.pipeline.phases import PLAN, PROBE
 from provision.pipeline.runner import execute, read_inventory
 from provision.report.layout import fold_names
@@ -108,15 +106,8 @@ def _require_image(digest: str | None, *, allow_tag: bool, is_wanted: bool) -> N
 
 
 def _plan(hosts: Sequence[Host], facts: Mapping[str, HostFacts]) -> Plan:
-    serving = {host.name: host for host in hosts if host.is_serving}
-    every = [one for host in serving.values() for _, one in host.services if one.serves_model]
-    shapes = {model: shape for one in every for model, shape in shapes_of(one).items()}
-    sliced = {name: with_slices(facts[name], host.settings) for name, host in serving.items()}
-    settings = {name: with_gpus(host, sliced[name], shapes) for name, host in serving.items()}
-    become = {name for name, host in serving.items() if host.connection.become}
-    of_serving = {name: part_of(host, sliced[name]) for name, host in serving.items()}
-    wheels = given_wheels(of_serving, settings)
-    chosen = choose_stacks(of_serving, settings, become=become, shapes=shapes, wheels=wheels)
+    of = planned_from([host for host in hosts if host.is_serving], facts)
+    chosen = choose_stacks(of.facts, of.settings, become=of.become, shapes=of.shapes, wheels=of.wheels)
     if refused := [name for one in chosen.classes if one.stack is None for name in one.hosts]:
         raise NoStackError(f"no combination of versions fits {fold_names(refused)}", hint="./firstlight plan says why")
     return chosen

@@ -35,8 +35,13 @@ def part_of(host: Host, facts: HostFacts) -> HostFacts:
     )
 
 
-def divides_gpus(host: Host, facts: HostFacts) -> bool:
-    """Return whether a service gets its GPUs by what the other services of its machine need."""
+def deciding(host: Host, facts: HostFacts) -> list[Settings]:
+    """Return the settings whose models decide on the plan of a host: its own, and where GPUs are divided those of all services of its machine."""
+    beside = [one for _, one in host.services] if _divides_gpus(host, facts) else [host.settings]
+    return [one for one in beside if one.serves_model]
+
+
+def _divides_gpus(host: Host, facts: HostFacts) -> bool:
     return host.service is not None and host.settings.gpus == "all" and bool(nvidia_cards(facts) or amd_cards(facts))
 
 
@@ -44,12 +49,12 @@ def with_gpus(host: Host, facts: HostFacts, shapes: Mapping[str, Shape]) -> Sett
     """Return the settings of a host; of one of several services with the GPUs that it gets.
 
     Args:
-        shapes: Its model, and where it divides GPUs those of all services of its machine, by their name in the settings.
+        shapes: The models that decide on its plan, by their name in the settings.
 
     Raises:
         InventoryError: There are too few GPUs or slices for all services.
     """
-    if not divides_gpus(host, facts):
+    if not _divides_gpus(host, facts):
         return host.settings
     cards = nvidia_cards(facts) or amd_cards(facts)
     named = {place for _, one in host.services if one.gpus != "all" for place in one.gpus}

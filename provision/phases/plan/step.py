@@ -17,7 +17,7 @@ from provision.phases.plan import choose_stacks
 from provision.phases.plan.cards import with_slices
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.rules import HOST_RULES, RULES
-from provision.phases.plan.services import divides_gpus, part_of, with_gpus
+from provision.phases.plan.services import deciding, part_of, with_gpus
 from provision.phases.serve.model import BUILTIN_NAME
 from provision.phases.stage import builds_in, staged_before
 from provision.phases.stage.model_description import describe_all, try_sources
@@ -143,7 +143,7 @@ def _require_short_prefix(host: Host, facts: HostFacts, chosen: Plan) -> None:
 
 
 def _shapes(context: RunContext, facts: Mapping[str, HostFacts]) -> dict[str, Shape]:
-    """Describe the models that hosts are to serve, by name in the settings, with those of other services that decide on the GPUs of a host.
+    """Describe the models that hosts are to serve, with those of other services that decide on the GPUs of a host, by name in the settings.
 
     A host fails where one of these models cannot be read, or is refused by the hub.
     """
@@ -153,9 +153,8 @@ def _shapes(context: RunContext, facts: Mapping[str, HostFacts]) -> dict[str, Sh
 
     def read(host: Host) -> None:
         # A bundle has the folder of one model: those of other services may not be here.
-        services = host.services if divides_gpus(host, facts[host.name]) else ((host.name, host.settings),)
-        for _, settings in services:
-            if settings.model == "builtin" or not settings.serves_model:
+        for settings in deciding(host, facts[host.name]):
+            if settings.model == "builtin":
                 continue
             if not shapes.keys() >= {settings.model, settings.draft or settings.model}:
                 shapes.update(describe_all(settings, context.wheelhouse(), refresh=refresh))
