@@ -26,6 +26,7 @@ from provision.pipeline.commands import planned_from, print_summary, recorded_fa
 from provision.pipeline.phases import PLAN, PROBE
 from provision.pipeline.runner import execute, read_inventory
 from provision.report.layout import fold_names
+from provision.run.context import left_out
 from provision.run.results import PlannedHosts
 
 README = "README.md"
@@ -80,7 +81,8 @@ def kubernetes(
         hosts, known = outcome.hosts, outcome.result.facts
         chosen = outcome.result.plan if isinstance(outcome.result, PlannedHosts) else Plan(classes=())
     stacks = {name: one.stack for one in chosen.classes for name in one.hosts if one.stack and one.stack.vllm}
-    files, missing, found = _described(kind, hosts, known, stacks, digest)
+    out = {host.name: why.reason for host in hosts if (why := left_out(request.logs, host, known.get(host.name)))}
+    files, missing, found = _described(kind, hosts, known, stacks, out=out, digest=digest)
     files[README] = readme(kind, hosts, found, stacks, missing)
     if there := [name for name in files if (output / name).exists()]:
         raise UsageError(f"`{output / there[0]}` exists already", hint="name another folder by -o, or remove the file")
@@ -118,12 +120,15 @@ def _described(
     hosts: Sequence[Host],
     facts: Mapping[str, HostFacts],
     stacks: Mapping[str, Stack],
+    *,
+    out: Mapping[str, str],
     digest: str | None,
 ) -> tuple[dict[str, str], dict[str, str], list[Workload]]:
-    """Return the files, why hosts are not in them, and the workloads."""
+    """Return the files, why hosts are not in them, and the workloads; `out` is why runs leave hosts out."""
     missing = {host.name: "it serves no model" for host in hosts if host.is_provisioned and not host.is_serving}
     if kind == "endpoints":
-        entries, absent = endpoints_of([host for host in hosts if host.is_serving and host.name == host.head], facts)
+        heads = [host for host in hosts if host.is_serving and host.name == host.head]
+        entries, absent = endpoints_of(heads, facts, out)
         files = {table()["format"][kind]["file"]: text_of([{"endpoints": entries}])} if entries else {}
         why = "; ".join(f"`{name}`: {reason}" for name, reason in absent.items()) or "no host serves a model"
         missing |= absent

@@ -120,15 +120,27 @@ def _values(kind: Format, each: Workload, digest: str | None) -> dict[str, Any]:
     }
 
 
-def endpoints_of(hosts: Sequence[Host], facts: Mapping[str, HostFacts]) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Return the entries of endpoints.yaml for hosts that answer requests, and why hosts have none, by name."""
+def endpoints_of(
+    hosts: Sequence[Host], facts: Mapping[str, HostFacts], out: Mapping[str, str]
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Return the entries of endpoints.yaml for hosts that answer requests, and why hosts have none, by name.
+
+    Args:
+        out: Why runs leave hosts out, by name.
+    """
     entries: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
     for host in hosts:
+        installed = facts[host.name].installed if host.name in facts else None
+        state = installed.service if installed else None
         now = readiness_of(facts[host.name]) if host.name in facts else {}
         address = address_from(OUTSIDE, host, str(now["host"])) if now else None
-        if not now:
+        if host.name in out:
+            missing[host.name] = out[host.name]
+        elif not now:
             missing[host.name] = "it serves nothing now"
+        elif state not in ("active", None):
+            missing[host.name] = f"its service is {state}"
         elif not re.fullmatch(r"(\d+\.){3}\d+", address or ""):
             missing[host.name] = (
                 f"the router needs an IPv4 address that other machines reach, not `{address or now['host']}`"

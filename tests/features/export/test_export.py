@@ -42,12 +42,13 @@ def site(inventory: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write_facts(path: Path, machine: str = H100S, served: str | None = None) -> None:
+def write_facts(path: Path, machine: str = H100S, served: str | None = None, **of_a: object) -> None:
+    """Write the facts of both hosts; `of_a` is what `a` has of its installation alone."""
     facts = [parse_what_if(machine).model_copy(update={"host": name}).model_dump(mode="json") for name in ("a", "b")]
     state = {"readiness": {"served_name": served, "host": "0.0.0.0", "port": 8000}} if served else None
-    path.write_text(
-        json.dumps([{**each, "installed": {"prefix": "/opt/firstlight", "state": state}} for each in facts])
-    )
+    installed = {"prefix": "/opt/firstlight", "state": state}
+    own = {"a": of_a}
+    path.write_text(json.dumps([{**each, "installed": installed | own.get(each["host"], {})} for each in facts]))
 
 
 def run(site: Path, kind: Format = "production-stack", model: str | None = None, **options: object) -> int:
@@ -92,6 +93,18 @@ def test_hosts_as_they_stand_are_endpoints(site: Path) -> None:
     refuse([document], "endpoints")
     assert [entry["address"] for entry in document["endpoints"]] == ["192.0.2.1", "192.0.2.2"]
     assert "the API key of each host" in (site / "out/README.md").read_text()
+
+
+def test_a_quarantined_host_is_no_endpoint(site: Path) -> None:
+    mark = {"at": "2026-01-01T00:00:00Z", "check": "devices.ecc", "text": "memory errors"}
+    write_facts(site / "facts.json", served="model-0123abcd", current="e1", quarantine=mark)
+    assert run(site, "endpoints") == Exit.OK
+    [document] = read((site / "out/endpoints.yaml").read_text())
+    assert [entry["name"] for entry in document["endpoints"]] == ["b"]
+    assert (
+        "| host `a` | quarantined since 2026-01-01T00:00:00Z: check `devices.ecc`"
+        in (site / "out/README.md").read_text()
+    )
 
 
 def test_several_services_of_a_host_get_gpus_of_their_own_from_recorded_facts() -> None:

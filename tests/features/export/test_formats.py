@@ -258,7 +258,7 @@ def test_endpoints_are_hosts_that_other_machines_reach() -> None:
         host("d", bind="192.0.2.4"),
         host("e"),
     ]
-    entries, missing = endpoints_of(hosts, facts_of(hosts, **dict.fromkeys("abcd", "m")))
+    entries, missing = endpoints_of(hosts, facts_of(hosts, **dict.fromkeys("abcd", "m")), {})
     refuse([{"endpoints": entries}], "endpoints")
     assert entries == [
         {"name": name, "address": address, "port": "8000", "labels": {"model": "m"}}
@@ -269,6 +269,19 @@ def test_endpoints_are_hosts_that_other_machines_reach() -> None:
     for wrong in misspelt({"endpoints": [entry | {"labels": {}} for entry in entries]}):
         with pytest.raises(jsonschema.ValidationError):
             refuse([wrong], "endpoints")
+
+
+def test_hosts_that_are_left_out_and_services_that_do_not_run_are_no_endpoints() -> None:
+    hosts = [host(name, address="192.0.2.1") for name in "abcd"]
+    states = {"a": "active", "b": "inactive", "c": None, "d": "active"}
+    facts = facts_of(hosts, **dict.fromkeys("abcd", "m"))
+    for name, state in states.items():
+        installed = facts[name].installed
+        assert installed is not None
+        facts[name] = facts[name].model_copy(update={"installed": installed.model_copy(update={"service": state})})
+    entries, missing = endpoints_of(hosts, facts, {"d": "quarantined since noon"})
+    assert [entry["name"] for entry in entries] == ["a", "c"]
+    assert missing == {"b": "its service is inactive", "d": "quarantined since noon"}
 
 
 def test_every_setting_and_every_format_has_its_row() -> None:
