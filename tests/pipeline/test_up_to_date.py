@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
+from provision.core import features
 from provision.core.errors import InstallError
 from provision.core.install_paths import install_paths_of
 from provision.core.models.facts import Disk, Drift, HostFacts, Installed, Memory, OperatingSystem, User
@@ -25,7 +27,9 @@ from provision.run.context import RunContext
 from provision.run.desired_state import Desired, desired_state_of, peer_writes_arrive
 from provision.run.host_changes import changes_of, is_restart_only, is_up_to_date, missing_files, state_changes
 from provision.run.results import StagedHosts
+from provision.run.sending import Sent
 from tests.pipeline.local_context import local_context, local_host
+from tests.plan.test_services import services_of
 from tests.report.sample import CPU_STACK
 from tests.report.sample import facts as facts_of
 
@@ -338,6 +342,26 @@ def test_sizes_on_different_disks_are_not_added_up(desired: Desired) -> None:
         Disk(path="/var/tmp", mount="/var", total=2**31, free=2**30),
     )
     require_disk_space(host_facts(disks=disks), desired, DiskNeed(incoming=2**30, prefix=2**30))
+
+
+def test_services_of_a_machine_do_not_get_the_same_space_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk of `m` holds the model of one service alone; that of `z` is as large."""
+    hosts = (*services_of(a={}, b={}), local_host("z"))
+    context = local_context(tmp_path, "z")
+    context.inventory = context.inventory.model_copy(update={"hosts": hosts})
+    disks = (Disk(path="/", mount="/", total=2**34, free=3 * 2**30),)
+    facts = {host.name: host_facts(disks=disks) for host in hosts}
+    planned = staged_of(tmp_path, staged_file("w.safetensors", "model", size=2 * 2**30))
+    desired = {host.name: desired_state_of(host, facts[host.name], planned, tools={}) for host in hosts}
+    staged = StagedHosts(facts=facts, staged=dict.fromkeys(facts, planned), desired=desired)
+    sending = Mock()
+    sending.send.return_value = Sent(0, 0.0)
+    monkeypatch.setattr(features, "first", lambda *_: sending)
+    install._send(context, staged)
+    assert {call.args[0].name for call in sending.send.call_args_list} == {"m@a", "z"}
+    assert context.outcomes.results["m@b"]["install"].text == (
+        "host `node`: 2.0 GiB are needed on `/`, 3.0 GiB are free, of which other services get 2.0 GiB"
+    )
 
 
 def test_rights_decide_the_locations() -> None:

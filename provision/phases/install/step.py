@@ -1,6 +1,9 @@
 """The phase `install`: environments are built next to the live one; nothing goes live here."""
 
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from provision.core import features
 from provision.core.errors import DamagedSourceError, FirstlightError, InstallError
@@ -79,13 +82,16 @@ def write_sboms(context: RunContext, staged: StagedHosts) -> None:
 
 def _send(context: RunContext, staged: StagedHosts) -> None:
     files = {}
+    taken: dict[str, Counter[str]] = defaultdict(Counter)
     for host in building(context, staged):
         facts, desired, planned = staged.facts[host.name], staged.desired[host.name], staged.staged[host.name]
         missing = missing_files(desired, facts, planned.files)
         try:
             # On this machine files are links into the cache.
             if host.connection.kind != "local" or any(file.kind == "wheel" for file in missing):
-                require_disk_space(facts, desired, disk_needed(planned, missing, facts.incoming))
+                need = disk_needed(planned, missing, facts.incoming)
+                # Services of a machine share its disks, and no files.
+                taken[host.machine].update(require_disk_space(facts, desired, need, taken[host.machine]))
             files[host.name] = missing
         except FirstlightError as error:
             context.fail(host.name, "install", error)
@@ -121,8 +127,13 @@ def _send(context: RunContext, staged: StagedHosts) -> None:
         context.run.write(TRANSFERS_FILE, context.state(SentBytes).transfers)
 
 
-def require_disk_space(facts: HostFacts, desired: Desired, need: DiskNeed) -> None:
-    """Check that the disks of a host can hold what is to be installed.
+def require_disk_space(
+    facts: HostFacts, desired: Desired, need: DiskNeed, taken: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, int]:
+    """Check that the disks of a host can hold what is to be installed, and return how much that is, by mount.
+
+    Args:
+        taken: What other services of its machine are to get, by mount.
 
     Raises:
         InstallError: A disk is too small; with what is needed and what is free.
@@ -136,8 +147,11 @@ def require_disk_space(facts: HostFacts, desired: Desired, need: DiskNeed) -> No
             needed[name] = needed[name] + wanted - need.moved if name in needed else wanted
             free[name] = disk.free
     for name, total in needed.items():
-        if free[name] < total:
+        others = taken.get(name, 0)
+        if free[name] < total + others:
+            beside = f", of which other services get {format_bytes(others)}" if others else ""
             raise InstallError(
-                f"host `{facts.host}`: {format_bytes(total)} are needed on `{name}`, {format_bytes(free[name])} are free",
+                f"host `{facts.host}`: {format_bytes(total)} are needed on `{name}`, {format_bytes(free[name])} are free{beside}",
                 hint=f"free space there, such as what interrupted runs left in {desired.paths.incoming}, or set firstlight_prefix to a folder on a larger disk: docs/guides/upgrade.md says what moves",
             )
+    return needed
