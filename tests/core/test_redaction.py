@@ -10,7 +10,7 @@ from provision.core.redaction import MASK, SHORTEST_KNOWN, register_secret, scru
 WORDS = st.sampled_from(
     (
         "token", "api_key", "--api-key", "--port", "/etc/key", "first_token", "password: tr0ub4dor", "hf_abcdefghijklmnop",
-        "sk-abcdefghijklmnop", "ok", "", "x" * 130, "HF_TOKEN=hf_abcdefghijklmnop", "https://me:pa55word@host/x", "note",
+        "sk-abc0efgh1jklmn0p", "ok", "", "x" * 130, "HF_TOKEN=hf_abcdefghijklmnop", "https://me:pa55word@host/x", "note",
     )
 )  # fmt: skip
 VALUES = st.recursive(

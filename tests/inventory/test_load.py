@@ -12,6 +12,7 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from provision.core.errors import Exit, FirstlightError, InventoryError, UsageError
+from provision.core.redaction import scrub
 from provision.fleet.inventory import load
 from tests.inventory.conftest import Make
 
@@ -418,6 +419,18 @@ def test_a_file_of_a_folder_that_is_no_inventory_is_named(tmp_path: Path) -> Non
 def test_a_name_outside_a_runs_folder_is_refused(make: Make, name: str) -> None:
     with pytest.raises(InventoryError, match="names no file of a run"):
         load(make(f'all: {{hosts: {{"{name}": {{ansible_connection: local}}}}}}\n'))
+
+
+def test_a_name_that_records_would_hide_is_refused(make: Make) -> None:
+    with pytest.raises(InventoryError, match=r"host '\[hidden\]': records of a run would hide the name") as caught:
+        load(make("all: {hosts: {gpu-1: {}, hf_a1b2c3d4e5f6g7h8: {}}}\n"))
+    assert "say with ansible_host" in (caught.value.hint or "")
+
+
+def test_hosts_whose_names_begin_like_a_key_keep_them(make: Make) -> None:
+    hosts = [f"hf-inference-0{number}" for number in (1, 2)] + ["sk-training-h100-1", "sk-inferencecluster01"]
+    read = load(make(f"all: {{hosts: {{{', '.join(f'{name}: {{}}' for name in hosts)}}}}}\n"))
+    assert sorted(scrub({host.name: [] for host in read.hosts})) == sorted(hosts)
 
 
 @pytest.mark.parametrize("seed", ["1", "5"])

@@ -206,10 +206,26 @@ def test_our_own_hints_stay_whole() -> None:
         "'api_key': [], 'lora_modules': ['tone=/srv/tone'], 'api_key': ['$KEY']",
         "args: ['vllm', 'serve', 'm', '--api-key', '--port', '8000']",
         "http://one:8000,http://two:8000 of ops@example.net",
+        "serve hf-internal-testing/tiny-random-LlamaForCausalLM --tokenizer hf-internal-testing/llama-tokenizer",
+        "hosts hf-inference-01, sk-training-h100-1 and sk-inferencecluster01: 3 failed",
     ],
 )
 def test_text_without_a_secret_stays(text: str) -> None:
     assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "sk-J8hQ-Ztq2_aWm5-bYx7Rk_c3Vn0-dLp9Gs_e4Tf6-hU",  # as the gateway's step makes one
+        "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",
+        "sk-lf-1f2e3d4c-5b6a-4789-8a9b-0c1d2e3f4a5b",
+        "sk_live_4eC39HqLyjWDarjtT1zdp7dc",
+        "sk-Vx3Api9Fg4JkLm2Pq",
+    ],
+)
+def test_a_key_that_begins_with_sk_is_masked(key: str) -> None:
+    assert redact(f"{key} /{key} a-{key}") == f"{MASK} /{MASK} a-{MASK}"
 
 
 @given(st.text())

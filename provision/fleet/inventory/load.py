@@ -16,7 +16,7 @@ from provision.core.errors import InventoryError, UsageError
 from provision.core.models.base import Record
 from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.process import run_program
-from provision.core.redaction import scrub
+from provision.core.redaction import redact, scrub
 from provision.core.scratch import scratch_folder
 from provision.fleet.inventory import cache
 from provision.fleet.inventory.connections import connection_of
@@ -28,6 +28,7 @@ READER_DEADLINE_S = 120.0
 _OF_FOLDER = (
     "correct it; if it is no inventory, move it, or name the inventory's own file with -i: its group_vars are read too"
 )
+_RENAME = "name it otherwise, and say with ansible_host how it is reached"
 YAML_SUFFIXES = (".yml", ".yaml", ".json")
 _YAML_ERROR = re.compile(
     r"YAML parsing failed: (?P<why>.+)(?s:.*?)^Origin: (?P<file>/.+)(?P<at>:\d+:\d+)$", re.MULTILINE
@@ -135,12 +136,17 @@ def _no_hosts(path: Path, limit: str | None) -> InventoryError:
 
 
 def _check_names(names: list[str]) -> None:
-    """Raise InventoryError for a host name that cannot name files of a run."""
+    """Raise InventoryError for a host name that cannot name files of a run, or that its records would hide."""
     for name in names:
         if "/" in name or name in {".", ".."} or not name.isprintable():
             raise InventoryError(
                 f"host {name!r}: a name with `/` or characters that cannot be seen names no file of a run",
-                hint="name it otherwise, and say with ansible_host how it is reached",
+                hint=_RENAME,
+            )
+        if redact(name) != name:
+            raise InventoryError(
+                f"host {redact(name)!r}: records of a run would hide the name, because it looks like a secret or contains one",
+                hint=_RENAME,
             )
 
 
