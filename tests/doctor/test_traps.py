@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from verify.doctor.catalog import load_causes
 from verify.doctor.engine import Diagnosis, diagnose_texts
+from verify.doctor.failure_detection import is_quotation
 from verify.doctor.render import evidence_lines
 
 TRACEBACK = (
@@ -108,6 +109,23 @@ def test_consequences_do_not_hide_the_first_cause() -> None:
     first = "ValueError: Free memory on device (3.21/79.19 GiB) on startup is less than desired GPU memory utilization (0.9, 71.27 GiB)."
     assert named(f"(EngineCore pid=7) {first}\n(APIServer pid=1) {end}\n")[:1] == ["gpu-memory-busy"]
     assert named(end) == []
+
+
+@pytest.mark.parametrize("prefix", ["", "(EngineCore_DP0 pid=411) ERROR 11-20 08:02:10 [core.py:718] ", "[rank0]: "])
+@pytest.mark.parametrize(
+    ("runtime", "variable"), [("CUDA", "CUDA_LAUNCH_BLOCKING=1"), ("HIP", "AMD_SERIALIZE_KERNEL=3")]
+)
+def test_a_kernel_that_failed_names_no_cause(prefix: str, runtime: str, variable: str) -> None:
+    lines = (
+        f"torch.AcceleratorError: {runtime} error: an illegal memory access was encountered",
+        f"{runtime} kernel errors might be asynchronously reported at some other API call, so the stacktrace below might be incorrect.",
+        f"For debugging consider passing {variable}",
+        f"Compile with `TORCH_USE_{runtime}_DSA` to enable device-side assertions.",
+    )
+    diagnosis = diagnose_texts({"log": "".join(f"{prefix}{line}\n" for line in lines)})
+    assert diagnosis.findings == ()
+    assert "A kernel failed" in diagnosis.look_next[0]
+    assert all(is_quotation(prefix + line) for line in lines[1:])
 
 
 def test_an_event_of_a_gpu_is_explained_as_by_the_checks() -> None:
