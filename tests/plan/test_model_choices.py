@@ -8,6 +8,7 @@ import pytest
 from provision.core.models.stack import Resolution
 from provision.phases.plan.explain import render
 from provision.phases.plan.family.families import int8_on_x86
+from provision.phases.plan.step import cause_of
 from provision.phases.plan.what_if import parse_what_if
 from tests.family.models import KIMI, LLAMA, QWEN3, QWEN3_MOE, nested, of
 from tests.plan.planned import CPU, HOST, model_of, plan_of, refusing, release_of, resolve, stack_of, texts_of
@@ -43,6 +44,7 @@ def test_code_of_the_model_needs_the_users_trust() -> None:
     refused, text = planned("moonshotai/Kimi-K2-Instruct", KIMI)
     assert refused.stack is None
     assert refusing(refused) == ["remote-code"]
+    assert cause_of("remote-code") == "remote-code"
     assert "(its tokenizer is Python code of the repository), and firstlight_trust_remote_code is not true" in text
     assert refused.nearest
     assert refused.nearest.policy == {"trust_remote_code": "true"}

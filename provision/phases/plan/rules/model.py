@@ -90,7 +90,7 @@ def _describe(found: Fit, served: ServedModel) -> str:
     return f"{weights} with {length}; the KV cache holds {found.tokens} tokens"
 
 
-@host_rule(order=110, source="vllm/transformers_utils/config.py and vllm/tokenizers/hf.py, 0.32.0")
+@host_rule(order=110, cause="remote-code", source="vllm/transformers_utils/config.py and vllm/tokenizers/hf.py, 0.32.0")
 def remote_code(profile: HostProfile) -> Iterator[Verdict]:
     """A model that needs Python code of its repository has the user's explicit trust."""
     served = profile.served_model
