@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from verify.attention.cases import CASES, Case, Inputs, plain
-from verify.attention.providers import device_kind, packed, paged
+from verify.attention.providers import NO_KERNEL, device_kind, packed, paged
 from verify.binaries.distributions import site_files
 from verify.binaries.elf import compiled_for, native_for, read_codes
 from verify.host.devices import architecture
@@ -30,8 +30,6 @@ PROVIDERS = {
 }
 
 TOO_LONG = "it would take too long: --level full"
-NO_KERNEL = "No available kernel"
-"""torch's message if the only enabled path does not support a problem; which ones depends on card and release."""
 GRADIENTS_IN = frozenset({"quick", "standard"})
 """On `full`, gradients are computed for the cases of these levels. Serving needs no gradients."""
 NO_KERNEL_TRACE = CheckResult(

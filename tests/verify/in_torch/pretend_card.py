@@ -137,7 +137,7 @@ def _dot_product(query, key, value, *, attn_mask=None, is_causal=False, enable_g
         path = "_scaled_dot_product_flash_attention"
     elif on.cudnn_sdp_enabled() and low and alike and query.shape[3] <= 128 and key.shape[2] > 1 and not corner:
         path = "_scaled_dot_product_cudnn_attention"
-    elif on.mem_efficient_sdp_enabled() and alike and not corner:
+    elif on.mem_efficient_sdp_enabled() and alike and not corner and "efficient" not in refused:
         path = "_scaled_dot_product_efficient_attention"
     elif on.math_sdp_enabled():
         path = "_scaled_dot_product_attention_math"

@@ -21,7 +21,7 @@ from tests.verify.nvml_stand_in import library
 from verify import inputs
 from verify.attention import speed as attention
 from verify.attention.cases import CASES
-from verify.attention.providers.packed import CUDNN
+from verify.attention.providers.packed import CUDNN, FLASH
 from verify.checks.kernels import calls as determinism
 from verify.checks.kernels import memory_pattern
 from verify.checks.kernels import products as gemm_right
@@ -182,6 +182,20 @@ def test_a_path_that_supports_nothing_on_this_card_is_no_wrong_attention(monkeyp
         outcome = CHECKS["attention.sdpa_flash"].run(ON_CARD)
     assert (outcome.status, outcome.reason) == ("error", "it supports none of the problems")
     assert outcome.evidence["does not support"]["causal"] == "torch has no kernel for it on this device, in float16"
+
+
+@pytest.mark.parametrize(
+    "check", ["attention.sdpa_flash", "attention.sdpa_efficient", "memory.attention", "speed.attention"]
+)
+def test_an_amd_gpu_that_torch_has_no_flash_kernels_for_is_skipped(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Strix Halo, which serves with kernels in Triton."""
+    with pretend(monkeypatch) as card:
+        monkeypatch.setattr(torch.version, "hip", "7.2.53211")
+        monkeypatch.setattr(torch.cuda.get_device_properties("cuda:0"), "gcnArchName", "gfx1151", raising=False)
+        assert FLASH.missing("cuda:0") is None
+        card.refused |= {"flash", "efficient"}
+        outcome = CHECKS[check].run(ON_CARD)
+    assert (outcome.status, outcome.reason.endswith("attention has no kernel for gfx1151")) == ("skip", True), outcome
 
 
 def test_a_profiler_that_sees_no_kernel_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 
 from verify.attention.cases import Case, Inputs
+from verify.host.devices import architecture
 from verify.tables import table
 
+NO_KERNEL = "No available kernel"
+"""torch's message if the only enabled path does not support a problem; which ones depends on card and release."""
 KINDS = {"cpu": "CPUs", "cuda": "NVIDIA GPUs", "rocm": "AMD GPUs"}
 
 
@@ -48,7 +51,19 @@ class Provider:
         kind = device_kind(device)
         if kind not in self.row["devices"]:
             return f"it computes on {' and '.join(KINDS[name] for name in self.row['devices'])}"
-        return _unsuited(self.row, device, kind) or (self.prepare() if self.prepare else import_problem(self.row))
+        reason = _unsuited(self.row, device, kind) or (self.prepare() if self.prepare else import_problem(self.row))
+        return reason or (self._refusal(device) if kind in self.row.get("probed", ()) else None)
+
+    def _refusal(self, device: str) -> str | None:
+        """Return that torch refuses even a plain problem on a device, None if it computes it."""
+        case = Case("plain", 1, 1, ((16, 16),), 64)
+        try:
+            self.compute(case, case.inputs("float16").to(device))
+        except RuntimeError as error:
+            if NO_KERNEL not in str(error):
+                raise
+            return f"{self.row['title']} has no kernel for {architecture(device)}"
+        return None
 
     def refuses(self, case: Case, dtype: str, kind: str) -> str | None:
         """Return why it does not support a problem, None if it does."""
@@ -76,7 +91,7 @@ def device_kind(device: str) -> str:
 
 def _unsuited(row: Mapping[str, Any], device: str, kind: str) -> str | None:
     if kind == "rocm" and "gfx" in row:
-        gfx = torch.cuda.get_device_properties(device).gcnArchName.partition(":")[0]
+        gfx = architecture(device)
         return None if gfx in row["gfx"] else f"{row['title']} needs {' or '.join(row['gfx'])}, this GPU has {gfx}"
     if kind != "cuda" or "capability" not in row:
         return None
