@@ -300,6 +300,22 @@ def test_the_link_is_limited_by_card_and_slot(tmp_path: Path) -> None:
     assert link("0000:43:00.0", tmp_path / "devices") == Link(None, None, None, None)
 
 
+def test_the_link_of_a_radeon_is_that_of_its_switch_to_the_slot(tmp_path: Path) -> None:
+    folder = tmp_path / "pci0000:00"
+    for name, vendor, most, now in (
+        ("0000:00:01.1", "0x1022", ("16.0 GT/s PCIe", "8"), ("16.0 GT/s PCIe", "8")),  # the root port
+        ("0000:01:00.0", "0x1002", ("32.0 GT/s PCIe", "16"), ("16.0 GT/s PCIe", "8")),
+        ("0000:02:00.0", "0x1002", ("32.0 GT/s PCIe", "16"), ("32.0 GT/s PCIe", "16")),
+        ("0000:03:00.0", "0x1002", ("32.0 GT/s PCIe", "16"), ("32.0 GT/s PCIe", "16")),
+    ):
+        folder = folder / name
+        limits = {"max_link_speed": most[0], "max_link_width": most[1]}
+        sysfs(folder, vendor=vendor, current_link_speed=now[0], current_link_width=now[1], **limits)
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / folder.name).symlink_to(folder)
+    assert link(folder.name, tmp_path / "devices") == Link(16.0, 16.0, 8, 8)
+
+
 @pytest.mark.parametrize(
     ("seen", "status", "words"),
     [

@@ -62,8 +62,14 @@ class Link:
 
 
 def link(address: str, devices: Path = DEVICES) -> Link:
-    """Return the link of the card at an address (`0000:1b:00.0`)."""
+    """Return the link of the card at an address (`0000:1b:00.0`).
+
+    A Radeon has a switch of its own above the GPU, with the same speed at all times: the first port of the switch has the link to the slot
+    (github.com/ilya-zlobintsev/LACT issue 334, github.com/nokyan/resources issue 512).
+    """
     card = (devices / address).resolve()
+    while small_text(card.parent / "vendor").strip() == table("pci")["vendor"]["amd"]["id"]:
+        card = card.parent
     slot = card.parent
     return Link(
         speed=_number(card / "current_link_speed"),
