@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.verify.nvml_stand_in import library
+from tests.verify.test_devices import function
 from verify.checks.devices import host as peer_path_check
-from verify.host.views import Gpu, nvml, pci
+from verify.host.views import Gpu, amd_smi, nvml, pci
 from verify.host.views.nvml import read_health
 from verify.host.views.pci import PeerPath
 from verify.records import CheckContext
@@ -79,12 +80,29 @@ def test_cards_that_are_bridged_two_by_two_are_not_all_connected(
     assert [card.links for card in read_health(made)] == [(True,) * 4] * 4
     assert nvml.nvlinked(made) == tuple(abs(one - other) == 2 for one in range(4) for other in range(4) if one != other)
     monkeypatch.setattr(nvml, "nvlinked", partial(nvml.nvlinked, made))
-    monkeypatch.setattr(pci, "gpus", lambda _: [Gpu(pci=f"0000:0{place}:00.0") for place in range(4)])
+    monkeypatch.setattr(pci, "gpus", lambda *_, **__: [Gpu(pci=f"0000:0{place}:00.0") for place in range(4)])
     monkeypatch.setattr(pci, "virtual", lambda: False)
     monkeypatch.setattr(pci, "peer_path", lambda address: PeerPath(address, "DMA-FQ", ()))
     outcome = peer_path_check.peer_paths(CheckContext())
     assert outcome.status == "warn"
     assert outcome.reason == "the IOMMU translates writes between GPUs on 4 of 4 GPUs (DMA-FQ)"
+
+
+@pytest.mark.parametrize(
+    ("chips", "status"), [(("0x13c0", "0x744c"), "skip"), (("0x744c", "0x744c"), "warn")], ids=["graphics", "two"]
+)
+def test_graphics_of_a_processor_are_no_second_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chips: tuple[str, ...], status: str
+) -> None:
+    for place, chip in enumerate(chips, 3):
+        function(tmp_path, f"0000:0{place}:00.0", "0x1002", "0x030000", chip)
+    monkeypatch.setattr(pci, "gpus", partial(pci.gpus, devices=tmp_path))
+    monkeypatch.setattr(pci, "virtual", lambda: False)
+    monkeypatch.setattr(pci, "peer_path", lambda address: PeerPath(address, "DMA-FQ", ()))
+    monkeypatch.setattr(amd_smi.Query, "ask", lambda _: None)
+    outcome = peer_path_check.peer_paths(CheckContext())
+    assert outcome.status == status
+    assert (outcome.reason == "there are fewer than two GPUs") == (status == "skip")
 
 
 @pytest.mark.parametrize(

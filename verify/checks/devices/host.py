@@ -75,8 +75,8 @@ REMEDY = (
 def peer_paths(context: CheckContext) -> CheckResult:
     if "sick-gpu" in context.faults:
         return evaluate_peer_paths([PeerPath(INJECTED, "DMA-FQ", ("0000:fe:00.0",))] * 2, joined=False)
-    vendor = "nvidia" if pci.gpus("nvidia") else "amd"
-    cards = pci.gpus(vendor)
+    vendor = "nvidia" if pci.gpus("nvidia", integrated=False) else "amd"
+    cards = pci.gpus(vendor, integrated=False)
     if len(cards) < 2:
         return CheckResult("skip", "there are fewer than two GPUs")
     if pci.virtual():
