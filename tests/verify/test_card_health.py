@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.verify.nvml_stand_in import SENSORS, library
+from tests.verify.test_devices import function
 from verify.checks.devices import driver, host
 from verify.checks.devices.cards import evaluate_clocks, evaluate_ecc, evaluate_fabric, evaluate_modes, evaluate_nvlink
 from verify.host import card_health
@@ -207,7 +209,7 @@ def test_a_single_card_needs_neither_fabric_nor_links_but_inactive_links_are_a_f
 def test_cards_in_a_sandbox_without_the_bus_are_known_by_their_device_files(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(pci, "gpus", lambda _: ())
+    monkeypatch.setattr(pci, "gpus", lambda *_, **__: ())
     (tmp_path / "nvidiactl").touch()
     assert not pci.present("nvidia", tmp_path)
     (tmp_path / "nvidia0").touch()
@@ -223,13 +225,26 @@ def test_nvml_gives_the_release_of_a_hidden_module(tmp_path: Path) -> None:
 
 
 def test_a_host_without_cards_or_with_a_cpu_stack_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pci, "gpus", lambda _: ())
+    monkeypatch.setattr(pci, "gpus", lambda *_, **__: ())
     assert card_health.skip_without_cards(CheckContext()) == CheckResult("skip", "no NVIDIA GPU on the PCI bus")
     assert card_health.skip_without_cards(CheckContext(), "amd") == CheckResult("skip", "no AMD GPU on the PCI bus")
-    monkeypatch.setattr(pci, "gpus", lambda _: (1,))
+    monkeypatch.setattr(pci, "gpus", lambda *_, **__: (1,))
     assert card_health.skip_without_cards(CheckContext()) is None
     planned = CheckContext(expect={"stack": {"torch": {"variant": "cpu"}}})
     assert card_health.skip_without_cards(planned) == CheckResult("skip", "the plan computes on the CPU")
+
+
+def test_graphics_of_a_processor_beside_nvidia_gpus_are_no_amd_gpus_to_check(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Their driver makes /dev/kfd too. They serve with a build for ROCm."""
+    function(tmp_path / "bus", "0000:0e:00.0", "0x1002", "0x030000", "0x164e", driver="amdgpu")
+    (tmp_path / "kfd").touch()
+    monkeypatch.setattr(pci, "gpus", partial(pci.gpus, devices=tmp_path / "bus"))
+    monkeypatch.setattr(pci, "present", partial(pci.present, nodes=tmp_path))
+    for variant, skipped in (("cu130", CheckResult("skip", "no AMD GPU on the PCI bus")), ("rocm7.2", None)):
+        context = CheckContext(expect={"stack": {"torch": {"variant": variant}}})
+        assert card_health.skip_without_cards(context, "amd") == skipped
 
 
 MODULE = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.82.07  Release Build  (dvs-builder@U22)\nGCC version: 12\n"

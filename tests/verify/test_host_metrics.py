@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from provision.phases.verify.tool import zipapp
 from tests.features.monitoring.programs import program
 from tests.verify.localhost import program as script
 from tests.verify.test_amd_cards import METRICS, ROCM_6
+from tests.verify.test_devices import function
 from verify.cli import main as cli
 from verify.host import metrics as host_metrics
-from verify.host.views import Gpu, amd_smi, pci
+from verify.host.views import Gpu, amd_smi, kernel_log, pci
 from verify.host.views.kernel_log import Line
 from verify.host.views.nvml import Fabric, Health
 
@@ -145,6 +147,22 @@ def test_amd_gpus_are_not_lost_where_nobody_asks_them(tmp_path: Path, monkeypatc
     assert "firstlight_cards{" not in host_metrics.render(host_metrics.read_families(tmp_path))
     monkeypatch.setattr(amd_smi.Query, "ask", lambda _: ())
     assert 'firstlight_cards{vendor="amd"} 0' in host_metrics.render(host_metrics.read_families(tmp_path))
+
+
+def test_faults_of_a_processors_graphics_beside_nvidia_gpus_are_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function(tmp_path / "bus", "0000:1b:00.0", "0x10de", "0x030200", "0x2330")
+    function(tmp_path / "bus", "0000:0e:00.0", "0x1002", "0x030000", "0x164e")
+    log = [
+        Line(1.0, "amdgpu 0000:0e:00.0: amdgpu: Fatal error during GPU init"),
+        Line(2.0, "NVRM: Xid (PCI:0000:1b:00): 79, GPU has fallen off the bus."),
+    ]
+    monkeypatch.setattr(pci, "gpus", partial(pci.gpus, devices=tmp_path / "bus"))
+    monkeypatch.setattr(kernel_log, "lines", lambda: log)
+    monkeypatch.setattr(amd_smi.Query, "ask", lambda _: None)
+    text = host_metrics.render(host_metrics.read_families(tmp_path))
+    assert ('event="Xid"' in text, 'event="amdgpu"' in text) == (True, False)
 
 
 @pytest.mark.parametrize(("build", "counted"), [("cpu", False), ("cu130", True)])

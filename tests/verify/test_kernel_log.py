@@ -2,13 +2,15 @@
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.verify.localhost import program
+from tests.verify.test_devices import function
 from verify.checks.devices import host as xid
-from verify.host.views import kernel_log
+from verify.host.views import kernel_log, pci
 from verify.host.views.kernel_log import Line, of_journal
 from verify.host.xid import Event, explained, meaning_of
 from verify.host.xid import events as xid_events
@@ -226,6 +228,22 @@ def test_messages_of_amds_driver_are_events() -> None:
     said = explained(found[4].text)
     assert said is not None
     assert said.startswith("amdgpu: a part of the GPU has an error that it cannot correct. What to do: ")
+
+
+@pytest.mark.parametrize(
+    ("chip", "variant", "status"),
+    [("0x164e", "cu130", "ok"), ("0x74a1", "cu130", "fail"), ("0x164e", "rocm7.2", "fail")],
+    ids=["graphics of a Ryzen", "MI300X", "graphics that serve"],
+)
+def test_a_fault_of_graphics_that_do_not_compute_is_none_of_a_gpu(
+    chip: str, variant: str, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function(tmp_path, "0000:0e:00.0", "0x1002", "0x030000", chip)
+    function(tmp_path, "0000:1b:00.0", "0x10de", "0x030200", "0x2330")
+    monkeypatch.setattr(pci, "gpus", partial(pci.gpus, devices=tmp_path))
+    line = Line(1.0, "amdgpu 0000:0e:00.0: amdgpu: Fatal error during GPU init")
+    monkeypatch.setattr(kernel_log, "lines", lambda: [line])
+    assert xid.xid(CheckContext(expect={"stack": {"torch": {"variant": variant}}})).status == status
 
 
 def test_each_row_of_amds_driver_has_known_actions() -> None:

@@ -52,9 +52,14 @@ def amd_check(
     return run
 
 
+def graphics_compute(context: CheckContext) -> bool:
+    """Return whether graphics of an AMD processor may compute. A build for CUDA leaves them to the screen, and their faults concern no work."""
+    return not (context.variant or "").startswith("cu")
+
+
 def skip_without_cards(context: CheckContext, vendor: str = "nvidia") -> CheckResult | None:
     """Return why the cards of a vendor (`nvidia`, `amd`) are not checked; None if they are."""
-    if not pci.present(vendor):
+    if not pci.present(vendor, integrated=vendor == "nvidia" or graphics_compute(context)):
         return CheckResult("skip", f"no {'NVIDIA' if vendor == 'nvidia' else 'AMD'} GPU on the PCI bus")
     if context.variant == "cpu":
         return CheckResult("skip", "the plan computes on the CPU")

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -81,7 +81,7 @@ def _read_cards() -> Iterator[Family]:
         answering["nvidia"] = len(cards)
         yield from nvidia_families(cards)
         if logged := kernel_log.lines():
-            yield xid_family(logged)
+            yield xid_family(logged, without=pci.graphics())
     if "amd" in on_bus:
         try:
             both = amd_smi.ERRORS_AND_METRICS.ask()
@@ -156,9 +156,10 @@ def amd_families(errors: Sequence[amd_smi.EccErrors], metrics: Sequence[Health])
     yield Family("firstlight_card_ecc_uncorrected_errors_total", counted, vendor="amd")
 
 
-def xid_family(lines: Iterable[kernel_log.Line]) -> Family:
-    """Return how often each event of a card or switch is in the kernel log."""
-    counted = Counter((event.what, event.pci, str(event.number), meaning_of(event).kind) for event in events(lines))
+def xid_family(lines: Iterable[kernel_log.Line], *, without: Collection[str | None] = ()) -> Family:
+    """Return how often each event of a card or switch is in the kernel log, leaving out those of the addresses in `without`."""
+    found = events(lines, without=without)
+    counted = Counter((event.what, event.pci, str(event.number), meaning_of(event).kind) for event in found)
     values = [
         ({"event": what, "card": card, "number": number, "kind": kind}, count)
         for (what, card, number, kind), count in sorted(counted.items())

@@ -1,7 +1,7 @@
 """Events of NVIDIA's cards (Xid) and switches (SXid) and of AMD's cards in a kernel log, and their meaning (`data/xid.toml`, `data/amdgpu.toml`)."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 from verify.host.views.kernel_log import Line
@@ -45,9 +45,9 @@ class Meaning(NamedTuple):
     remedy: str
 
 
-def events(lines: Iterable[Line]) -> list[Event]:
-    """Return the events of cards and switches, in the order of the lines."""
-    return [event for line in lines if (event := _event(line))]
+def events(lines: Iterable[Line], *, without: Collection[str | None] = ()) -> list[Event]:
+    """Return the events of cards and switches, in the order of the lines, leaving out those of the addresses in `without`."""
+    return [event for line in lines if (event := _event(line)) and event.pci not in without]
 
 
 def _event(line: Line) -> Event | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 
-from verify.host.card_health import INJECTED, skip_without_cards
+from verify.host.card_health import INJECTED, graphics_compute, skip_without_cards
 from verify.host.views import amd_smi, kernel_log, nvml, pci, torch_view
 from verify.host.views.kernel_log import Line
 from verify.host.views.pci import Link, PeerPath, link
@@ -133,9 +133,10 @@ def xid(context: CheckContext) -> CheckResult:
     if not (found := kernel_log.lines()):
         remedy = "run as root, or as a member of the groups adm and systemd-journal"
         return CheckResult("skip", "the journal has no line of the kernel for this user", remedy=remedy)
+    seen = events(found, without=() if graphics_compute(context) else pci.graphics())
     last = read_last_run(context.prefix)  # it reported what came before its end, where this check is
     last = last.get("last_round", last)  # between the rounds of a burn-in there may be days
-    return evaluate_xid(events(found), known_until=started_at(last) + last.get("seconds", 0.0))
+    return evaluate_xid(seen, known_until=started_at(last) + last.get("seconds", 0.0))
 
 
 def evaluate_xid(found: Sequence[Event], *, known_until: float) -> CheckResult:

@@ -41,14 +41,24 @@ def gpus(vendor: str, devices: Path = DEVICES, *, integrated: bool = True) -> tu
     )
 
 
+def graphics() -> frozenset[str | None]:
+    """Return the addresses of AMD processors' own graphics."""
+    return frozenset(gpu.pci for gpu in gpus("amd")) - {gpu.pci for gpu in gpus("amd", integrated=False)}
+
+
 def _driver(device: Path) -> str:
     bound = device / "driver"
     return bound.resolve().name if bound.is_symlink() else ""
 
 
-def present(vendor: str, nodes: Path = NODES) -> bool:
-    """Return whether a vendor's GPUs are present: on the bus, or as device files where a sandbox hides the bus."""
-    return bool(gpus(vendor)) or any(nodes.glob(table("pci")["vendor"][vendor]["nodes"]))
+def present(vendor: str, nodes: Path = NODES, *, integrated: bool = True) -> bool:
+    """Return whether a vendor's GPUs are present: on the bus, or as device files where a sandbox hides the bus.
+
+    Without `integrated`, graphics of processors are none, although their driver creates device files too.
+    """
+    if gpus(vendor):
+        return bool(gpus(vendor, integrated=integrated))
+    return any(nodes.glob(table("pci")["vendor"][vendor]["nodes"]))
 
 
 @dataclass(frozen=True)
