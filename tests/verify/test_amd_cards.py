@@ -165,3 +165,29 @@ def test_a_pair_of_amd_cards_with_another_link_than_the_others_is_named() -> Non
     )
     assert evaluate_links(amd_smi.LINKS.parse(topology("PCIE", "PCIE", "PCIE"))).status == "skip"
     assert evaluate_links(()).status == "skip"
+
+
+def joints(*groups: range, apart: tuple[tuple[int, int], ...] = ()) -> list[amd_smi.GpuLink]:
+    """Return the links of eight cards in groups that bridges connect; the pairs `apart` have no xGMI, though in one group."""
+
+    def kind(one: int, other: int) -> str:
+        bridged = any(one in group and other in group for group in groups)
+        return "XGMI" if bridged and (min(one, other), max(one, other)) not in apart else "PCIE"
+
+    return [amd_smi.GpuLink(one, other, kind(one, other)) for one in range(8) for other in range(8) if one != other]
+
+
+def test_bridges_may_connect_amd_cards_in_groups_of_one_size() -> None:
+    assert evaluate_links(joints(range(4), range(4, 8))).status == "ok"
+    assert evaluate_links(joints(*(range(place, place + 2) for place in range(0, 8, 2)))).status == "ok"
+    apart = evaluate_links(joints(range(4), range(4, 8), apart=((4, 6),)))
+    assert (apart.status, apart.reason) == (
+        "warn",
+        "not connected by xGMI like the other GPUs: GPU 4 to 6 by PCIE, GPU 6 to 4 by PCIE",
+    )
+    uneven = evaluate_links(joints(range(4), range(4, 7)))
+    assert (uneven.status, uneven.reason) == (
+        "warn",
+        "xGMI connects the GPUs in groups of different sizes: 0 1 2 3, 4 5 6, 7",
+    )
+    assert [(figure.value, figure.floor) for figure in (*apart.figures, *uneven.figures)] == [(22, 24), (18, 24)]

@@ -216,9 +216,7 @@ nvlink = nvidia_check(evaluate_nvlink, name="NVIDIA H200", links=(True,) * 17 + 
 ECC_SOURCE = "rocm.docs.amd.com/projects/amdsmi, amdsmi_get_gpu_total_ecc_count; no uncorrected error is harmless"
 RESET_AMD = "stop the processes that use the GPU and reset it: amd-smi reset --gpureset --gpu {gpu}; if the errors return, have it replaced"
 XGMI = "XGMI"
-LINKS_SOURCE = (
-    "AMD Instinct boards connect each GPU with every other one: rocm.docs.amd.com, MI300X and MI250 architecture"
-)
+LINKS_SOURCE = "AMD Instinct boards connect each GPU with every other one, bridges each within a group: rocm.docs.amd.com, MI300X, MI250 and MI100 architecture"
 RESEAT_AMD = "the kernel log names the link (dmesg | grep -i xgmi); reset all GPUs of the board at once, then reseat it"
 LISTED = 4
 SICK_LINKS = (GpuLink(0, 1, XGMI), GpuLink(1, 0, XGMI), GpuLink(0, 2, "PCIE"), GpuLink(2, 0, "PCIE"))
@@ -289,12 +287,18 @@ amd_ecc = amd_check(amd_smi.ERRORS, _evaluate_ecc_and_pages, EccErrors(gpu=0, co
 
 
 def evaluate_amd_links(joints: Sequence[GpuLink]) -> CheckResult:
-    """Require xGMI between all cards if some cards of the host have it. The driver reports how each pair is connected."""
+    """Require xGMI between all cards of a group, and groups of one size, if some cards of the host have it.
+
+    The boards of a server are one group; bridges make groups of two or four cards. The driver reports how each pair is connected.
+    """
     joined = [link for link in joints if link.kind == XGMI]
     if not joined:
         return CheckResult("skip", "no xGMI between these GPUs")
-    others = [link for link in joints if link.kind != XGMI]
-    figures = (Figure("ordered pairs connected by xGMI", len(joined), "count", floor=len(joints), source=LINKS_SOURCE),)
+    group_of = _groups(joints)
+    groups = sorted({tuple(sorted(group)) for group in group_of.values()})
+    others = [link for link in joints if link.kind != XGMI and link.other in group_of[link.gpu]]
+    floor = len(group_of) * (max(map(len, groups)) - 1)
+    figures = (Figure("ordered pairs connected by xGMI", len(joined), "count", floor=floor, source=LINKS_SOURCE),)
     evidence = {
         "command": " ".join(amd_smi.LINKS.command),
         "joints": {f"{link.gpu} -> {link.other}": link.kind for link in joints},
@@ -304,7 +308,21 @@ def evaluate_amd_links(joints: Sequence[GpuLink]) -> CheckResult:
         pairs = [f"GPU {link.gpu} to {link.other} by {link.kind}" for link in others]
         text = f"not connected by xGMI like the other GPUs: {first_few(pairs, LISTED, separator=', ')}"
         observations.append(Observation("warn", text, RESEAT_AMD))
+    if len(set(map(len, groups))) > 1:
+        shown = [" ".join(map(str, group)) for group in groups]
+        text = f"xGMI connects the GPUs in groups of different sizes: {first_few(shown, LISTED, separator=', ')}"
+        observations.append(Observation("warn", text, RESEAT_AMD))
     return combine(observations, f"{len(joined)} ordered pairs of AMD GPUs are connected by xGMI", figures, evidence)
+
+
+def _groups(joints: Sequence[GpuLink]) -> dict[int, set[int]]:
+    """Return by GPU the group of those that xGMI connects with it, directly or through others, itself among them."""
+    groups = {link.gpu: {link.gpu} for link in joints}
+    for link in joints:
+        if link.kind == XGMI:
+            together = groups[link.gpu] | groups[link.other]
+            groups.update(dict.fromkeys(together, together))
+    return groups
 
 
 amd_links = amd_check(amd_smi.LINKS, evaluate_amd_links, *SICK_LINKS)
