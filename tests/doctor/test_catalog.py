@@ -60,6 +60,13 @@ def test_an_entry_is_complete(cause: Cause) -> None:
     assert {sample.is_cause for sample in cause.samples} == {True, False}
 
 
+@pytest.mark.parametrize("cause", each_cause())
+def test_no_fix_or_check_runs_a_program_that_is_gone(cause: Cause) -> None:
+    """huggingface_hub 1.0 removed `huggingface-cli`; its program is `hf`. Source: its release notes."""
+    commands = [*(fix.command for fix in cause.fixes), cause.check.command]
+    assert [command for command in commands if "huggingface-cli" in command] == []
+
+
 def test_relations_name_other_causes() -> None:
     for cause in CAUSES.values():
         assert {other.cause for other in cause.overrides} <= set(CAUSES) - {cause.id}, cause.id
