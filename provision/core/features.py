@@ -29,7 +29,7 @@
 | `planned(hosts, plan)` | returns what a run sets up around the hosts of an inventory, some of which have a plan: names of hosts by a text |
 | `needed_packages(hosts)` | returns the OS packages that a run needs around the hosts of an inventory, by host |
 | `status(context, probed)` | returns what `status` says of hosts besides what serves (`provision/pipeline/host_status.py`) |
-| `chat_endpoint(host)` | returns the endpoint of a host that `chat` asks, where the host itself serves nothing |
+| `chat_endpoint(host)` | returns the endpoint of a host that `chat` asks where the user named no host, or the host itself serves nothing |
 | `rolled_back(logs, outcome)` | notes which hosts a command took back |
 | `earlier_failure(logs, host, newest)` | returns the failure that `doctor` is to explain |
 

@@ -56,7 +56,8 @@ def chat(
     if host.name not in outcome.result.facts:
         return print_summary(outcome)
     paths = outcome.result.install_paths[host.name]
-    endpoint, python = endpoint_at(host, outcome.result.facts[host.name], paths, typed)
+    is_named = host.name == name
+    endpoint, python = endpoint_at(host, outcome.result.facts[host.name], paths, typed, is_named=is_named)
     prompts = iter(read, None) if prompt is None else iter((prompt,))
     if prompt is None:
         sys.stderr.write(f"{endpoint['model'] or 'its first model'} at {endpoint['url']} on {host.name}; Ctrl-D ends\n")
@@ -94,12 +95,19 @@ def choose(hosts: Sequence[Host], name: str | None, prompt: str | None, typed: I
     raise UsageError(text, hint=hint)
 
 
-def endpoint_at(host: Host, facts: HostFacts, paths: InstallPaths, typed: Invocation) -> tuple[dict[str, Any], str]:
+def endpoint_at(
+    host: Host, facts: HostFacts, paths: InstallPaths, typed: Invocation, *, is_named: bool
+) -> tuple[dict[str, Any], str]:
     """Return what the program has to know of a host's own endpoint, or of its gateway, and the Python that runs it.
+
+    Of a host that has both, its own one is asked where the user named the host (`is_named`), else its gateway.
 
     Raises:
         ServeError: There is neither.
     """
+    gateway: tuple[dict[str, Any], str] | None = features.first("chat_endpoint", host)
+    if gateway is not None and not is_named:
+        return gateway
     readiness = readiness_of((facts.installed.state if facts.installed else None) or {})
     if readiness is not None and (made := VECTORS.get(readiness.get("task", ""))):
         raise ServeError(
@@ -117,9 +125,8 @@ def endpoint_at(host: Host, facts: HostFacts, paths: InstallPaths, typed: Invoca
         key_file = f"{paths.prefix}/etc/service.env" if host.settings.api_key else None
         endpoint = {"url": f"http://{address}/v1", "model": readiness["served_name"], "key_file": key_file}
         return {**endpoint, "key_pattern": r"^VLLM_API_KEY=(\S+)$"}, f"{paths.prefix}/current/bin/python"
-    found: tuple[dict[str, Any], str] | None = features.first("chat_endpoint", host)
-    if found is not None:
-        return found
+    if gateway is not None:
+        return gateway
     if readiness is not None:
         raise ServeError(
             f"host `{host.name}` has a part of a model", hint="ask the first host of the model, or the gateway"

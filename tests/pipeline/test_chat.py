@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -18,7 +20,7 @@ from provision.core.models.inventory import GATEWAY, Connection
 from provision.core.models.invocation import Invocation
 from provision.fleet.ssh import open_session
 from provision.fleet.ssh.local import LocalSession
-from provision.pipeline import chat
+from provision.pipeline import CommandRequest, chat
 from tests.pipeline.local_context import local_host, own_paths
 from tests.report.sample import facts
 
@@ -77,7 +79,7 @@ def endpoint(folder: Path, port: int, service: str | None = "active", **readines
     (folder / "etc/service.env").write_text(f"OTHER=1\nVLLM_API_KEY={KEY}\n")
     state = {"readiness": {"host": "127.0.0.1", "port": port, "served_name": "m", **readiness}}
     known = facts("a", installed=Installed(prefix=str(folder), state=state, service=service))
-    return chat.endpoint_at(local_host(), known, own_paths(folder), TYPED)[0]
+    return chat.endpoint_at(local_host(), known, own_paths(folder), TYPED, is_named=True)[0]
 
 
 def converse(found: dict[str, Any], *prompts: str, max_tokens: int = 8) -> None:
@@ -114,12 +116,31 @@ def test_a_gateway_is_asked_for_its_first_model(port: int, tmp_path: Path, capsy
     there = local_host(
         "g", GATEWAY, gateway_bind="127.0.0.1", gateway_port=port, gateway_tls=False, prefix=str(tmp_path)
     )
-    found, _ = chat.endpoint_at(there, facts("g"), own_paths(tmp_path), TYPED)
+    found, _ = chat.endpoint_at(there, facts("g"), own_paths(tmp_path), TYPED, is_named=True)
     keys = Path(found["key_file"])
     keys.parent.mkdir(parents=True)
     keys.write_text(f"{KEY} default\nsk-other team\n")
     converse(found, "Hello")
     assert capsys.readouterr().out == "first: Hello\n"
+
+
+@pytest.mark.parametrize(("words", "port"), [((None, "Hello"), 8443), (("Hello", None), 8443), (("g", "Hello"), 8000)])
+def test_a_gateway_that_also_serves_is_asked_for_itself_only_by_its_name(
+    words: tuple[str | None, str | None], port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = local_host("g", GATEWAY, "gpus", gateway_port=8443, prefix=str(tmp_path))
+    state = {"readiness": {"host": "127.0.0.1", "port": 8000, "served_name": "m"}}
+    known = facts("g", installed=Installed(prefix=str(tmp_path), state=state, service="active"))
+    result = SimpleNamespace(facts={"g": known}, install_paths={"g": own_paths(tmp_path)})
+    channel = Mock()
+    monkeypatch.setattr(chat, "read_inventory", lambda request: SimpleNamespace(hosts=(there,)))
+    monkeypatch.setattr(chat, "execute", lambda *_: SimpleNamespace(result=result))
+    monkeypatch.setattr(chat, "start", lambda *_, **__: channel)
+    monkeypatch.setattr(chat, "_converse", lambda *_: None)
+    request = CommandRequest("chat", Path("site"), None, {}, tmp_path / "logs", invocation=TYPED)
+    chat.chat(request, *words, lambda: None, max_tokens=8)
+    asked = json.loads(channel.writeline.call_args.args[0])
+    assert f":{port}/" in asked["url"]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +175,7 @@ def test_a_missing_sudo_password_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_host_that_serves_nothing_is_named(tmp_path: Path) -> None:
     for known in (facts("a"), HostFacts(host="a", probed_at="2026-01-01T00:00:00Z")):
         with pytest.raises(ServeError, match="host `a` serves nothing"):
-            chat.endpoint_at(local_host(), known, own_paths(tmp_path), TYPED)
+            chat.endpoint_at(local_host(), known, own_paths(tmp_path), TYPED, is_named=True)
     with pytest.raises(ServeError, match="part of a model"):
         endpoint(tmp_path, 1, headless=True)
 
