@@ -109,8 +109,9 @@ def run(request: CommandRequest, *, last: PhaseName = "serve") -> int:
 
 def run_drivers(request: CommandRequest) -> int:
     """Install the planned drivers and nothing else, print the summary, and return the exit code."""
-    drivers = Step("drivers", partial(DRIVERS.run, record_all=True), DRIVERS.phase)
-    return run_steps(request, (*BEFORE_PLAN, PLAN, drivers))
+    planning = replace(PLAN, run=partial(PLAN.run, keeps_model=True))
+    drivers = Step("drivers", partial(DRIVERS.run, alone=True), DRIVERS.phase)
+    return run_steps(request, (*BEFORE_PLAN, planning, drivers))
 
 
 def run_steps(request: CommandRequest, steps: Sequence[Step]) -> int:

@@ -20,7 +20,7 @@ from provision.run.context import RunContext
 from provision.run.results import PlannedHosts
 
 
-def apply(context: RunContext, planned: PlannedHosts, *, record_all: bool = False) -> PlannedHosts:
+def apply(context: RunContext, planned: PlannedHosts, *, alone: bool = False) -> PlannedHosts:
     """Install the planned drivers, restart hosts that allow it, and check that the drivers run.
 
     A host that needs a restart without consent fails, with the next command.
@@ -28,14 +28,14 @@ def apply(context: RunContext, planned: PlannedHosts, *, record_all: bool = Fals
     Args:
         context: The run.
         planned: The hosts with their Stacks.
-        record_all: Whether to record hosts without work too, for a run that ends here.
+        alone: Whether the run ends here: hosts without work are recorded too, and served models stay.
 
     Returns:
         The hosts probed and planned again, where a driver changed.
     """
     work = _needed(context, planned)
-    result = _install(context, planned, work) if work else planned
-    if record_all:
+    result = _install(context, planned, work, keeps_model=alone) if work else planned
+    if alone:
         for host in context.hosts():
             if "install" not in context.outcomes.results[host.name]:
                 context.record(
@@ -44,7 +44,9 @@ def apply(context: RunContext, planned: PlannedHosts, *, record_all: bool = Fals
     return result
 
 
-def _install(context: RunContext, planned: PlannedHosts, work: Mapping[str, DriverWork]) -> PlannedHosts:
+def _install(
+    context: RunContext, planned: PlannedHosts, work: Mapping[str, DriverWork], *, keeps_model: bool
+) -> PlannedHosts:
     started = time.monotonic()
     playbooks.acquire_locks(context, planned, "install", [host for host in context.hosts() if host.name in work])
     hosts = [host for host in context.hosts() if host.name in work]
@@ -81,7 +83,7 @@ def _install(context: RunContext, planned: PlannedHosts, work: Mapping[str, Driv
         if result.changed:
             changed.add(host.name)
     # A plan for a driver that was to be installed may differ from the plan for the driver that runs.
-    replanned = plan.plan(context, probed)
+    replanned = plan.plan(context, probed, keeps_model=keeps_model)
     return replace(replanned, driver_changed=frozenset(changed))
 
 

@@ -36,11 +36,21 @@ SOCKET_BYTES = 107
 """The longest path of a Unix socket. Source: unix(7), sun_path."""
 
 
-def plan(context: RunContext, probed: ProbedHosts) -> PlannedHosts:
-    """Choose a Stack for each class of hosts. No host is changed. An earlier plan stays valid for hosts that are not planned again."""
+def plan(context: RunContext, probed: ProbedHosts, *, keeps_model: bool = False) -> PlannedHosts:
+    """Choose a Stack for each class of hosts. No host is changed. An earlier plan stays valid for hosts that are not planned again.
+
+    Args:
+        context: The run.
+        probed: The hosts with their facts.
+        keeps_model: Whether the run leaves the served models alone, so that nothing needs to name one.
+
+    Returns:
+        The hosts with their Stacks.
+    """
     started = time.monotonic()
     spans.refuse_parts(context, "plan")
-    context.call_for_hosts("plan", lambda host: _require_model(host, probed.facts[host.name]))
+    if not keeps_model:
+        context.call_for_hosts("plan", lambda host: _require_model(host, probed.facts[host.name]))
     shapes = _shapes(context, probed.facts)
     reader = WheelReader(context.wheelhouse(), client=context.options.client, refresh=context.options.refresh)
     wheels = context.call_for_hosts("plan", lambda host: reader.read(probed.facts[host.name], host.settings))
