@@ -98,6 +98,21 @@ class DamagedSourceError(StageError):
         self.path = path
 
 
+class NoCopyError(StageError):
+    """A host did not get files from its own source, and the controller has no copy of them."""
+
+    def __init__(self, host: str, files: Mapping[str, str], reason: str | None = None) -> None:
+        """Describe the files, their SHA-256 by name; `reason` is why the source did not give one, where that is known."""
+        self.files = dict(files)
+        names = f"{', '.join([*files][:3])}{' ...' if len(files) > 3 else ''}"
+        why = f" ({reason})" if reason else ""
+        super().__init__(
+            f"host {host} did not get {names} from its local source{why}, and the controller has no copy",
+            hint="give the host access to its source, for a gated model by a token in ~/.cache/huggingface/token of its login; "
+            "or set firstlight_source: {model: controller}",
+        )
+
+
 class IndexUnreachableError(StageError):
     """Package indexes that may have a build are unreachable."""
 

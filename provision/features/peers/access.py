@@ -80,7 +80,7 @@ def get_files(
     word: str,
     request: dict[str, Any],
     progress: Callable[[int], None],
-    lacks: list[str] | None = None,
+    lacks: dict[str, str] | None = None,
 ) -> None:
     """Let a host get files that it lacks, under their names in transfer.
 
@@ -90,7 +90,7 @@ def get_files(
         word: What it is to do.
         request: What it is told besides the files.
         progress: Gets the bytes of each report.
-        lacks: Gets why files did not come.
+        lacks: Gets by SHA-256 why files did not come.
     """
     remote = list_remote(session, folder)
     missing = [(file, remote.part(file)) for file in files if not remote.has(file)]
@@ -108,7 +108,7 @@ def get_files(
             if isinstance(count, int):
                 progress(count)
             elif lacks is not None:
-                lacks.append(str(record.get("why")))
+                lacks[str(record["lacks"])] = str(record.get("why"))
             record = _record(channel.readline(timeout_s=SILENCE_S))
         if "done" not in record:
             problem = record.get("problem") or channel.error_text() or f"nothing moved for {SILENCE_S:g} s"

@@ -12,7 +12,7 @@ from typing import Any
 
 from provision.catalog.index.settings import read_settings
 from provision.catalog.index.uv import read_uv_locations
-from provision.core.errors import FirstlightError, SourceError, TransportError
+from provision.core.errors import FirstlightError, NoCopyError, SourceError, TransportError
 from provision.core.models.inventory import Host
 from provision.core.models.staged import StagedFile
 from provision.features.peers import access
@@ -48,6 +48,8 @@ class Distribution(Sending):
         )
         self._changed = threading.Condition()
         self._abandoned: set[str] = set()
+        self._lacks: dict[str, dict[str, str]] = {}
+        """By host and SHA-256: why files did not come from the host's own source."""
         self._grants: dict[str, Channel] = {}
 
     @cached_property
@@ -138,7 +140,8 @@ class Distribution(Sending):
     def _get(self, host: Host, progress: Progress) -> int:
         """Let a host get files by itself, where its settings say so; return the bytes, and leave to the controller what did not come."""
         incoming, folder = self._planned.install_paths[host.name].incoming, str(host.settings.source_folder)
-        moved, problems = Counter[str](), list[str]()
+        moved = Counter[str]()
+        lacks = self._lacks[host.name] = {}
 
         def get(way: Way, files: Sequence[StagedFile], doing: str, request: dict[str, Any]) -> None:
             def report(count: int) -> None:
@@ -148,9 +151,10 @@ class Distribution(Sending):
             self._context.progress.note(host.name, doing)
             session = self._context.session(host)
             try:
-                access.get_files(session, incoming, files, word=way, request=request, progress=report, lacks=problems)
+                access.get_files(session, incoming, files, word=way, request=request, progress=report, lacks=lacks)
             except SourceError as error:
-                problems.append(error.text)
+                # Of all that may be missing now.
+                lacks.update({file.sha256: error.text for file in files if file.sha256 not in lacks})
 
         try:
             if files := self._coming(host.name, "host"):
@@ -162,8 +166,8 @@ class Distribution(Sending):
             # `send` reports what is there already
             progress(-moved.total())
             self._context.state(SentBytes).count(host=moved["host"], path=moved["path"])
-        if problems:
-            self._note_short(host, problems)
+        if lacks:
+            self._note_short(host, [*dict.fromkeys(lacks.values())])
         return moved.total()
 
     def _note_short(self, host: Host, problems: Sequence[str]) -> None:
@@ -184,7 +188,12 @@ class Distribution(Sending):
         started = time.monotonic()
         moved = self._fetch(host, source, progress) if source is not None else 0
         self._check(host)
-        sent = super().send(host, progress)
+        try:
+            sent = super().send(host, progress)
+        except NoCopyError as error:
+            lacks = self._lacks[host.name]
+            reason = next((lacks[sha256] for sha256 in error.files.values() if sha256 in lacks), None)
+            raise NoCopyError(host.name, error.files, reason) from None
         seconds = time.monotonic() - started
         if moved:
             self._context.state(SentBytes).count(peers=moved, to=host.name)

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from provision.core.errors import DamagedSourceError, StageError
+from provision.core.errors import DamagedSourceError, NoCopyError, StageError
 from provision.core.folders import cache_folder
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.script import script_of
@@ -219,13 +219,9 @@ def checked_names(files: Sequence[StagedFile]) -> list[StagedFile]:
 
 
 def require_here(host: str, files: Sequence[StagedFile]) -> None:
-    """Raise StageError for files that the controller has not, as it left them to the host's own source."""
-    absent = [file.name for file in files if not file.path]
-    if absent:
-        raise StageError(
-            f"host {host} did not get {', '.join(absent[:3])}{' ...' if len(absent) > 3 else ''} from its local source, and the controller has no copy",
-            hint="see why in the run's events (./firstlight logs show --full), or set firstlight_source: {model: controller}",
-        )
+    """Raise NoCopyError for files that the controller has not, as it left them to the host's own source."""
+    if absent := {file.name: file.sha256 for file in files if not file.path}:
+        raise NoCopyError(host, absent)
 
 
 def damage_error(at: str, file: StagedFile, got: str) -> StageError:

@@ -116,6 +116,19 @@ def test_weights_that_nobody_has_fail_with_the_reason(files: list[StagedFile], t
     assert "does not have model/weights" in context.run.path("events.jsonl").read_text()
 
 
+def test_what_the_hub_answered_is_in_the_error_of_the_host(files: list[StagedFile], site: Site, tmp_path: Path) -> None:
+    """Other files lack too, and come from the controller."""
+    site.faults.wants = "Bearer of-an-account"
+    weights = files[2].model_copy(update={"path": "", "kind": "model", "hub_path": "org/gated/resolve/1/weights"})
+    settings = {"source": "host", "source_index": ["http://127.0.0.1:1/"], "source_hub": site.url}
+    with (
+        sending(tmp_path, [*files[:2], weights], **settings) as (_, host, distribution),
+        pytest.raises(StageError, match=r"did not get model/weights .*\(HTTP Error 401: ") as raised,
+    ):
+        distribution.send(host, lambda _: None)
+    assert "firstlight_source: {model: controller}" in str(raised.value.hint)
+
+
 def test_a_folder_is_used_though_no_index_answers(files: list[StagedFile], tmp_path: Path) -> None:
     weights = files[2].model_copy(update={"path": "", "kind": "model"})
     settings = {
