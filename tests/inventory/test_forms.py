@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from provision.core.models.inventory import Inventory
 from provision.fleet.inventory import load
@@ -107,6 +108,17 @@ def test_a_public_form_is_read_as_by_ansible(
     for found in read["hosts"]:
         expected = variables(listed, found["name"]) | FORMS[name].get("expect", {}).get(found["name"], {})
         assert {key: found["variables"].get(key) for key in expected} == expected
+
+
+def test_a_host_of_the_page_on_fleets_still_serves_when_it_is_a_gateway_too(make: Make) -> None:
+    page = (ROOT / "docs" / "guides" / "fleet.md").read_text(encoding="utf-8")
+    hosts = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])
+    hosts["all"].setdefault("children", {})["gateway"] = {"hosts": {"gpu-1": {}}}
+    found = load(make(yaml.safe_dump(hosts))).hosts
+    assert {host.name: (host.is_gateway, host.is_provisioned) for host in found} == {
+        "gpu-1": (True, True),
+        "gpu-2": (False, True),
+    }
 
 
 def test_a_group_above_gateway_or_monitoring_makes_no_gpu_host(make: Make) -> None:

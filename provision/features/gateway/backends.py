@@ -94,7 +94,7 @@ def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Serve
     Raises InventoryError where a host listens where the gateway cannot reach it, or the gateway where clients cannot, there is no host at
     all, a name is that of two models or adapters, or clients have budgets of tokens that a host does not count.
     """
-    settings = gateway.settings
+    settings, hosts = gateway.settings, tuple(hosts)
     # With a certificate of the site's own, clients use a name in it, which may be one of an IPv4 address.
     is_named = settings.gateway_address is not None or settings.gateway_certificate is not None
     if not is_named and is_of_other_family(gateway, settings.gateway_bind):
@@ -119,7 +119,9 @@ def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Serve
     if not found:
         raise InventoryError(
             f"gateway `{gateway.name}` has nothing to pass requests to: no host of the inventory serves",
-            hint="start the hosts first: ./firstlight provision",
+            hint="start the hosts first: ./firstlight provision"
+            if any(host.is_provisioned for host in hosts)
+            else "put hosts that serve into a further group than gateway and monitoring: a place directly below `all` is none",
         )
     owners = gather((name, one.model) for one in found for name in (one.model, *one.adapters))
     for name, models in sorted(owners.items()):

@@ -135,9 +135,14 @@ def test_a_name_that_requests_give_stands_for_one_model(adapters: tuple[str, ...
     assert [one.adapters for one in found] == [("support",), ("support",)]
 
 
-def test_a_gateway_needs_a_host() -> None:
-    with pytest.raises(InventoryError, match="has nothing to pass requests to"):
-        backends.backends_of(GATE, [GATE, host("h")], {})
+@pytest.mark.parametrize(
+    ("others", "hint"),
+    [([host("h")], "./firstlight provision"), ([host("h", "monitoring")], "a place directly below `all` is none")],
+)
+def test_a_gateway_needs_a_host(others: list[Host], hint: str) -> None:
+    with pytest.raises(InventoryError, match="has nothing to pass requests to") as refused:
+        backends.backends_of(GATE, [GATE, *others], {})
+    assert hint in str(refused.value.hint)
 
 
 def test_the_state_of_a_gateway_is_read_again() -> None:
