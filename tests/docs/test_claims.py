@@ -1,6 +1,7 @@
 """What README and pages claim holds: a few claims that nothing backed once."""
 
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
@@ -8,7 +9,10 @@ from typer.testing import CliRunner
 from docs.generate import ROOT
 from docs.generators.sets import measured_sets
 from provision.cli.main import app
+from provision.features.firewall.rules import START
+from provision.features.monitoring.unit_sets import exporter_set
 from provision.pipeline.phases import STEPS
+from tests.features.monitoring.hosts import MONITOR, host
 
 TEXTS = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
@@ -57,6 +61,17 @@ def test_the_suite_that_pages_name_is_what_ci_runs() -> None:
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "./firstlight test --all" in ci
     assert '"Test suite" means `./firstlight test --all`' in TEXTS["docs/reference/tested.md"]
+
+
+def test_a_command_that_disables_several_units_names_none_that_some_hosts_lack() -> None:
+    """Where one of them is missing, systemctl disables and stops none."""
+    of_gateway, of_both = ({*exporter_set(host("h", *groups), [MONITOR], "/p").units} for groups in (["gateway"], ["gpus"]))
+    missing = {START.unit, *(of_both - of_gateway)}
+    named = [words for text in TEXTS.values() for words in re.findall(r"systemctl disable --now ([^`\n]+)", text)]
+    commands = [{unit if "." in unit else f"{unit}.service" for unit in words.split()} for words in named]
+    assert {START.unit} in commands
+    assert {"firstlight-host-metrics.timer"} in commands
+    assert [units for units in commands if len(units) > 1 and units & missing] == []
 
 
 @pytest.mark.parametrize("command", ["./firstlight provision", "./firstlight test"])
