@@ -9,8 +9,10 @@ from typer.testing import CliRunner
 from docs.generate import ROOT
 from docs.generators.sets import measured_sets
 from provision.cli.main import app
+from provision.core.errors import Exit
 from provision.features.firewall.rules import START
 from provision.features.monitoring.unit_sets import exporter_set
+from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.pipeline.phases import STEPS
 from tests.features.monitoring.hosts import MONITOR, host
 
@@ -65,13 +67,30 @@ def test_the_suite_that_pages_name_is_what_ci_runs() -> None:
 
 def test_a_command_that_disables_several_units_names_none_that_some_hosts_lack() -> None:
     """Where one of them is missing, systemctl disables and stops none."""
-    of_gateway, of_both = ({*exporter_set(host("h", *groups), [MONITOR], "/p").units} for groups in (["gateway"], ["gpus"]))
+    of_gateway, of_both = (
+        {*exporter_set(host("h", *groups), [MONITOR], "/p").units} for groups in (["gateway"], ["gpus"])
+    )
     missing = {START.unit, *(of_both - of_gateway)}
     named = [words for text in TEXTS.values() for words in re.findall(r"systemctl disable --now ([^`\n]+)", text)]
     commands = [{unit if "." in unit else f"{unit}.service" for unit in words.split()} for words in named]
     assert {START.unit} in commands
     assert {"firstlight-host-metrics.timer"} in commands
     assert [units for units in commands if len(units) > 1 and units & missing] == []
+
+
+@pytest.mark.parametrize(
+    "described", ["gpu=H100x1 driver=580.95.05 os=ubuntu-24.04 ram=1", "gpu=H100x1 glibc=none", "disk=1"]
+)
+def test_the_page_on_the_plan_explains_each_line_of_a_refused_one(described: str) -> None:
+    shown = CliRunner().invoke(app, ["plan", "--what-if", described])
+    assert shown.exit_code == Exit.NO_STACK
+    labels = set(re.findall(r"^  (\S+) ", shown.stdout, re.MULTILINE))
+    page = TEXTS["docs/reference/plan.md"].partition("## The lines of a plan\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`([^`]+)`", page))
+    rules = {rule.id for rule in (*HOST_RULES, *RULES)}
+    assert "| the name of a [rule](../concepts/matching.md#rules)" in page
+    assert labels & rules
+    assert labels - rules <= named
 
 
 @pytest.mark.parametrize("command", ["./firstlight provision", "./firstlight test"])
