@@ -191,7 +191,7 @@ class Distribution(Sending):
         try:
             sent = super().send(host, progress)
         except NoCopyError as error:
-            lacks = self._lacks[host.name]
+            lacks = self._lacks.get(host.name, {})
             reason = next((lacks[sha256] for sha256 in error.files.values() if sha256 in lacks), None)
             raise NoCopyError(host.name, error.files, reason) from None
         seconds = time.monotonic() - started
