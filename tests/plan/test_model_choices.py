@@ -10,7 +10,7 @@ from provision.phases.plan.explain import render
 from provision.phases.plan.family.families import int8_on_x86
 from provision.phases.plan.step import cause_of
 from provision.phases.plan.what_if import parse_what_if
-from tests.family.models import KIMI, LLAMA, QWEN3, QWEN3_MOE, nested, of
+from tests.family.models import KIMI, LLAMA, QWEN3, QWEN3_MOE, TEXT, nested, of
 from tests.plan.planned import CPU, HOST, model_of, plan_of, refusing, release_of, resolve, stack_of, texts_of
 from verify.tables import table
 
@@ -252,3 +252,28 @@ def test_models_that_float16_breaks_are_computed_in_float32_where_gpus_have_no_b
     assert stack.attention
     assert ("--dtype" in stack.model.flags) == dtype
     assert not dtype or (stack.attention.backend, stack.model.device_weights_bytes) == ("TRITON_ATTN", 2 << 30)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "kind", "dtype", "refused"),
+    [
+        ("T4", "llama", "bfloat16", "bfloat16 needs compute capability 8.0, T4 has 7.5"),
+        ("T4", "llama", "float16", ""),
+        ("A100-80G", "gemma3", "float16", "is of type gemma3, which is numerically unstable in float16"),
+        ("A100-80G", "gemma3", "bfloat16", ""),
+        ("A100-80G", "paligemma", "float16", ""),
+        ("A100-80G", "llama", "float16", ""),
+    ],
+)
+def test_a_data_type_that_vllm_refuses_is_refused_before_a_download(
+    gpu: str, kind: str, dtype: str, refused: str
+) -> None:
+    # vLLM judges by the type of the whole model, not by that of its part for text.
+    parts = {"text_config": TEXT | {"model_type": "gemma2"}} if kind == "paligemma" else {}
+    found, text = planned("x/y", LLAMA | {"model_type": kind} | parts, f"{gpu}x1", dtype=dtype)
+    assert (found.stack is None) == bool(refused)
+    assert refused in text
+    if refused:
+        assert set(refusing(found)) == {"data-type"}
+        assert found.nearest
+        assert found.nearest.policy == {"dtype": "auto"}

@@ -63,6 +63,8 @@ class Shape:
     """Rows that share a scale, which vLLM does not split outside the experts; 0 if any split is possible."""
     blocked: tuple[int, ...] = ()
     """The inner widths that consist of such blocks."""
+    model_type: str = ""
+    """`model_type` of config.json."""
     text_type: str = ""
     """`model_type` of the part of config.json that describes the language model."""
     int8_activations: bool = False
@@ -171,6 +173,7 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
         encoder_inner=_first(encoder, "encoder_inner") or 0,
         block=block,
         blocked=tuple(width for width in outside if width and block),
+        model_type=str(config.get("model_type", "")),
         text_type=str(text.get("model_type", "")),
         int8_activations=any(scheme.endswith(" with int-8") for scheme in schemes),
         latent=latent + (_size(text, "qk_rope_head_dim") or 0) if latent else None,

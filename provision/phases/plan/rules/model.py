@@ -118,6 +118,29 @@ def attention_layers(profile: HostProfile) -> Iterator[Verdict]:
         yield reject(text, architecture=served.shape.architecture)
 
 
+@host_rule(order=117, cause="bf16-unsupported-gpu", source=rules("float16")["source"])
+def data_type(profile: HostProfile) -> Iterator[Verdict]:
+    """The GPUs compute in the data type of the settings, and vLLM computes the model in it."""
+    dtype, served, row = profile.policy.dtype, profile.served_model, rules("float16")
+    if dtype == "auto" or not profile.policy.wants_vllm:
+        return
+    facts: dict[str, Any] = {"dtype": dtype, "compute_capability": list(profile.capabilities)}
+    older = [each for each in profile.kinds if each[1] and numbers(each[1]) < numbers(row["below"])]
+    if dtype == "bfloat16" and older:
+        name, capability = older[0]
+        text = f"bfloat16 needs compute capability {row['below']}, {name} has {capability}"
+        yield reject(text, **facts)
+    elif dtype == "float16" and served and (kind := served.shape.model_type) in row["refused"]:
+        text = (
+            f"model `{served.model}` is of type {kind}, which is numerically unstable in float16, and vLLM refuses it"
+        )
+        yield reject(text, type=kind, **facts)
+    elif dtype == "bfloat16" and (unknown := [name for name, capability in profile.kinds if capability is None]):
+        yield assume(f"{unknown[0]} computes in bfloat16")
+    else:
+        yield accept(f"vLLM computes in {dtype} on this host", **facts)
+
+
 @rule()
 def quantization(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """The vLLM version loads the quantisation that config.json names, and these GPUs, or this processor, compute with it."""
