@@ -240,6 +240,8 @@ WRONG = {
     "draft of a linked model": "{firstlight_model: org/tiny, firstlight_model_on_host: /mnt/tiny, firstlight_speculative: {model: org/draft}}",
     "no draft": "{firstlight_model: org/tiny, firstlight_speculative: {model: ./none}}",
     "speculation as an argument too": "{firstlight_model: org/tiny, firstlight_speculative: {method: ngram}, firstlight_vllm_args: [--speculative-config.method, ngram]}",
+    "speculation by its short options too": "{firstlight_model: org/tiny, firstlight_speculative: {method: ngram}, firstlight_vllm_args: [--spec-method, ngram]}",
+    "speculation as a shortened argument too": "{firstlight_model: org/tiny, firstlight_speculative: {method: ngram}, firstlight_vllm_args: ['--speculative={}']}",
     "certificate without TLS": "{firstlight_gateway_tls: false, firstlight_expose: true, firstlight_gateway_certificate: hosts.yml}",
     "no certificate": "firstlight_gateway_certificate: none.pem",
     "metrics at a name": "firstlight_metrics_bind: gpu.example.org",

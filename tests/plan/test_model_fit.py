@@ -195,7 +195,18 @@ def test_a_draft_model_is_counted_or_assumed() -> None:
         assert text in resolve(HOST.format("B300x8"), known, speculative=speculative).assumptions
 
 
-@pytest.mark.parametrize("arguments", [[], ["--speculative-config.method", "ngram"], ["-sc", "{}"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--speculative-config.method", "ngram"],
+        ["-sc", "{}"],
+        ["--speculative", "{}"],
+        ["--spec-method", "ngram"],
+        ["--spec_model=org/draft"],
+        ["--spec-tokens", "4"],
+    ],
+)
 def test_speculative_decoding_is_refused_where_it_draws_wrongly(arguments: list[str]) -> None:
     given: dict[str, Any] = {"vllm_args": arguments} if arguments else {"speculative": {"method": "ngram"}}
     on_cpu = HOST.replace("gpu={} driver=580.65.06", "gpu=none").replace("ubuntu-24.04", "debian-13")

@@ -149,6 +149,8 @@ DRAFTS = "draft"
 """Folder of a model's draft model in that of the model. Within it, the draft model has a folder of its own name: vLLM tells `eagle3` and other methods by it (vllm/config/speculative.py, 0.32.0)."""
 
 SPECULATIVE = "--speculative-config"
+SPECULATING = (SPECULATIVE, "-sc", "--spec-method", "--spec-model", "--spec-tokens")
+"""The options that switch speculative decoding on: vllm/engine/arg_utils.py of 0.32.0, create_speculative_config."""
 
 
 class Settings(Record):
@@ -473,5 +475,6 @@ def value_of(words: Sequence[str], option: str) -> str | None:
 
 
 def speculates(words: Sequence[str]) -> bool:
-    """Return whether `vllm_args` switch speculative decoding on."""
-    return any(option_of(word).partition(".")[0] in {SPECULATIVE, "-sc"} for word in words)
+    """Return whether `vllm_args` switch speculative decoding on, also by an abbreviation that argparse accepts."""
+    names = [name for word in words if (name := option_of(word).partition(".")[0]).startswith("-") and name.strip("-")]
+    return any(option.startswith(name) for option in SPECULATING for name in names)

@@ -94,7 +94,7 @@ def _speculative(settings: Settings) -> Iterator[Conflict]:
         yield Conflict("speculative", text, "leave firstlight_model_on_host out")
     if speculates(settings.vllm_args):
         yield Conflict(
-            "speculative", "firstlight_vllm_args has --speculative-config too", "name all of its values here"
+            "speculative", "firstlight_vllm_args asks for speculative decoding too", "name all of its values here"
         )
 
 
