@@ -200,6 +200,7 @@ WRONG = {
     "policy": "firstlight_vllm: v0.9",
     "owned flag": "firstlight_vllm_args: [--port, 9]",
     "owned short flag": "firstlight_vllm_args: [-tp, 2]",
+    "owned flag by its other name": "firstlight_vllm_args: ['--device-memory-utilization=0.5']",
     "owned part of a flag": "firstlight_vllm_args: ['--attention_config.backend=TRITON_ATTN']",
     "owned variable": "firstlight_env: {CUDA_VISIBLE_DEVICES: 0, FIRSTLIGHT_PROOF_DIR: /tmp}",
     "short for an owned flag": "firstlight_vllm_args: ['--hos=0.0.0.0']",

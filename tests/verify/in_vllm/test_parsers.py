@@ -13,6 +13,8 @@ from vllm.transformers_utils.config import _CONFIG_REGISTRY
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.version import __version__
 
+from provision.core.tables import own_table
+from provision.fleet.inventory.conflicts import TABLE
 from provision.phases.plan.family.choices import serving_plan
 from provision.phases.plan.family.families import Family, Kind, config_types, families, parsers, quantizations
 from provision.phases.plan.fit.serving_request import ServingRequest
@@ -58,6 +60,14 @@ def test_the_server_takes_the_arguments_of_a_family(
     row = families()[str(chosen.family)]
     assert (read.tool_call_parser, read.enable_auto_tool_choice) == (row.tools, row.tools is not None)
     assert read.reasoning_parser == (row.reasoning or "")
+
+
+def test_every_name_of_an_argument_that_a_setting_decides_is_refused(arguments: FlexibleArgumentParser) -> None:
+    owned = own_table(TABLE)["owned"]
+    decided = [action.option_strings for action in arguments._actions if owned.keys() & set(action.option_strings)]
+    names = {name for option_strings in decided for name in option_strings if not name.startswith("--no-")}
+    assert "--port" in names
+    assert names <= owned.keys()
 
 
 def test_vllm_and_transformers_know_every_listed_configuration() -> None:
