@@ -83,8 +83,25 @@ def test_the_release_is_the_one_in_the_plan() -> None:
 def test_the_release_is_possible_and_another_is_preferred() -> None:
     text = render_answers([ask("vllm==0.30.0", f"gpu=H100x8 {R535}", vllm="newest")])
     assert "It is possible: vllm-0.30.0-cu129. The plan chooses vllm-0.31.0-cu129, which ranks higher." in text
-    text = render_answers([ask("vllm==0.30.0", f"gpu=H100x8 {R535}")])
-    assert "The plan chooses vllm-0.19.1-cu129-torch-cu128, which ranks higher." in text
+    answer = ask("vllm==0.30.0", f"gpu=H100x8 {R535}")
+    assert "The plan chooses vllm-0.19.1-cu129-torch-cu128, which ranks higher." in render_answers([answer])
+    alone = answer.model_copy(update={"chosen": None})  # as of a release with an advisory, where no other fits
+    assert "It is possible: vllm-0.30.0-cu129. The plan chooses it only if it is named." in render_answers([alone])
+
+
+@pytest.mark.parametrize(
+    ("vllm", "says"),
+    [
+        ("==0.32.0", "`--vllm ==0.32.0` excludes it; the plan chooses vllm-0.32.0-cu130"),
+        ("==0.2.0", "`--vllm ==0.2.0` excludes it; the plan chooses nothing, as nothing else fits."),
+        ("none", "`--vllm none` excludes it; the plan chooses torch-"),
+    ],
+)
+def test_a_release_that_the_settings_exclude_is_possible_and_does_not_rank_lower(vllm: str, says: str) -> None:
+    text = render_answers([ask("vllm==0.33.0", f"gpu=H100x8 {R535.replace('535.183.01', '580.95.05')}", vllm=vllm)])
+    assert f"It is possible: vllm-0.33.0-cu130. {says}" in text
+    assert "ranks higher" not in text
+    assert "None" not in text
 
 
 def test_a_release_without_a_build_for_this_kind_of_host_is_refused() -> None:

@@ -8,19 +8,19 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from provision.catalog import catalog
-from provision.catalog.versions import release
+from provision.catalog.versions import release, within
 from provision.core.errors import UsageError
 from provision.core.formatting import GIB
 from provision.core.grouping import gather
 from provision.core.models.base import Record
 from provision.core.models.records import PlannedChange
-from provision.core.models.settings import CHOSEN_PORTS, Settings
+from provision.core.models.settings import CHOSEN_PORTS, Settings, typed
 from provision.core.models.stack import ModelPlan, Nearest, Plan, Reason, Resolution, Stack
 from provision.phases.plan.build_option import options
 from provision.phases.plan.choose import choose
 from provision.phases.plan.evaluation import HOST, evaluate, evaluate_host
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.policy import INFERRED, NEWER_RELEASES
+from provision.phases.plan.policy import INFERRED, LATEST, NEWER_RELEASES, NEWEST
 from provision.phases.plan.suggestion import nearest
 from provision.report.layout import count
 from provision.report.planned_changes import change_lines
@@ -246,6 +246,8 @@ class WhyNot(Record):
     hosts: tuple[str, ...]
     chosen: str | None
     """The candidate that the plan chooses; None if no combination of versions fits."""
+    excluded_by: str | None
+    """The setting that excludes the release, as it is typed; None if none does."""
     evaluations: tuple[CandidateEvaluation, ...]
     nearest: Nearest | None
 
@@ -289,10 +291,13 @@ def _answer(version: str, profile: HostProfile, hosts: tuple[str, ...]) -> WhyNo
     evaluations = [evaluate(option, pinned, every_rule=True) for option in options(pinned)]
     possible = host.accepted and any(result.accepted for result in evaluations)
     chosen = next((candidate.id for candidate in choose(profile, hosts).candidates if candidate.accepted), None)
+    wanted = profile.policy.vllm
+    is_admitted = wanted in {LATEST, NEWEST} or (wanted != "none" and within(version, wanted))
     return WhyNot(
         requested=f"vllm=={version}",
         hosts=hosts,
         chosen=chosen,
+        excluded_by=None if is_admitted else typed("vllm", wanted),
         evaluations=tuple(
             CandidateEvaluation(
                 candidate=result.name,
@@ -323,10 +328,21 @@ def _answer_lines(answer: WhyNot) -> list[str]:
     if answer.chosen in possible:
         lines.append(f"  The plan chooses it: {answer.chosen}.")
     elif possible:
-        lines.append(f"  It is possible: {possible[0]}. The plan chooses {answer.chosen}, which ranks higher.")
+        lines.append(f"  It is possible: {possible[0]}. {_preferred(answer)}")
     else:
         lines.append(f"  To make it possible: {answer.nearest.text if answer.nearest else 'no one or two changes do'}.")
     return [*lines, *source_lines(sources)]
+
+
+def _preferred(answer: WhyNot) -> str:
+    """Return what the plan chooses instead of a possible release, and why."""
+    if answer.excluded_by:
+        return (
+            f"`{answer.excluded_by}` excludes it; the plan chooses {answer.chosen or 'nothing, as nothing else fits'}."
+        )
+    if answer.chosen is None:
+        return "The plan chooses it only if it is named."
+    return f"The plan chooses {answer.chosen}, which ranks higher."
 
 
 def to_json(plan: Plan, changes: Mapping[str, Sequence[PlannedChange]]) -> dict[str, Any]:
