@@ -139,10 +139,18 @@ class Gateway(FileSet):
             run("systemctl", "disable", "--now", self.unit)
         elif not is_unit("active", self.unit):
             run("systemctl", "restart", self.unit)
-        hint = f"see its log on the host: journalctl -u {self.unit}"
-        if "cannot bind" in said:
-            hint = "end the program that listens there, or set firstlight_gateway_bind or firstlight_gateway_port"
+        hint = advice(said) or f"see its log on the host: journalctl -u {self.unit}"
         raise HostError(f"HAProxy did not start with the new files: {alerts(said)}", hint)
+
+
+def advice(said):
+    """Return what helps against an address that HAProxy cannot listen on, by its log; None where it says nothing of one."""
+    # Its text for EADDRNOTAVAIL: behind NAT the address in the inventory, which metrics are offered on, is not the host's own.
+    if "Cannot assign requested address" in said:
+        return "the host lacks that address, as behind NAT: set firstlight_metrics_bind, or firstlight_gateway_bind if the gateway is to listen there"
+    if "cannot bind" in said:
+        return "end the program that listens there, or set firstlight_gateway_bind or firstlight_gateway_port"
+    return None
 
 
 def alerts(said):

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import importlib.util
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -79,3 +80,29 @@ def test_a_record_of_a_unit_has_the_same_bytes_whatever_order_systemd_lists_unit
     first, second = unit.unit_properties(service), unit.unit_properties(service)
     assert first == second
     assert first[2:4] == ["Environment=B=2 A=1", "ExecStart={ path=/b ; argv[]=/b --x"]
+
+
+@pytest.mark.parametrize(
+    ("why", "hint"),
+    [
+        ("Cannot assign requested address", "the host lacks that address, as behind NAT: set firstlight_metrics_bind"),
+        ("Address already in use", "end the program that listens there, or set firstlight_gateway_bind"),
+        (None, "journalctl -u firstlight-gateway.service"),
+    ],
+)
+def test_the_gateway_names_what_helps_against_an_address_that_it_cannot_listen_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, why: str | None, hint: str
+) -> None:
+    module = load("firstlight_gateway")
+    bind = (
+        f"[ALERT] (7) : Binding [haproxy.cfg:9] for frontend metrics: cannot bind socket ({why}) for [192.0.2.1:8404]"
+    )
+    monkeypatch.setattr(module, "log_of", lambda *_: bind if why else "[ALERT] (7) : out of memory")
+    monkeypatch.setattr(module, "run", lambda *_: (0, "", ""))
+    wanted = {"unit_path": "/etc/systemd/system/firstlight-gateway.service", "incoming": "", "digest": ""}
+    gateway = module.Gateway({"prefix": str(tmp_path), "gateway": wanted, "timeout_s": 1})
+    (tmp_path / "gateway").mkdir()
+    (tmp_path / "gateway/current").symlink_to("new")
+    with pytest.raises(module.HostError) as caught:
+        gateway.take_back(None)
+    assert hint in caught.value.hint
