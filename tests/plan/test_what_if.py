@@ -2,8 +2,9 @@
 
 import pytest
 
-from provision.core.errors import UsageError
-from provision.phases.plan.cards import amd_row, nvidia_by_name, nvidia_cards
+from provision.core.errors import InventoryError, UsageError
+from provision.core.models.settings import Settings
+from provision.phases.plan.cards import amd_row, nvidia_by_name, nvidia_cards, with_slices
 from provision.phases.plan.what_if import hosts_of_what_if, parse_what_if
 
 GIB = 1024**3
@@ -24,6 +25,19 @@ def test_every_key_is_read() -> None:
     assert facts.disks[0].free == 500 * GIB
     assert facts.container is None
     assert set(facts.unknown) == {"programs"}
+
+
+@pytest.mark.parametrize("gpu", ["H100", "A100-40GB", "RTX PRO 6000"])
+def test_a_described_gpu_can_be_split(gpu: str) -> None:
+    wanted = Settings.model_validate({"mig": {0: ["1g.10gb", "1g.10gb"]}})
+    (card,) = nvidia_cards(with_slices(parse_what_if(f"gpu={gpu}x1"), wanted))
+    assert (card.mig, card.slices) == (True, 2)
+
+
+@pytest.mark.parametrize("gpu", ["T4", "A40", "L4", "RTX5090"])
+def test_a_described_gpu_without_slices_cannot_be_split(gpu: str) -> None:
+    with pytest.raises(InventoryError, match="GPU 0, which cannot be split"):
+        with_slices(parse_what_if(f"gpu={gpu}x1"), Settings.model_validate({"mig": {0: ["1g.10gb"]}}))
 
 
 def test_omitted_values_are_unknown() -> None:

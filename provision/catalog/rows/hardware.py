@@ -64,6 +64,8 @@ class NvidiaCard(Row):
     smaller: dict[str, int] | None = None
     """The memory of PCI ids whose cards have less."""
     kind: Literal["data-centre", "workstation", "geforce"]
+    mig: bool = False
+    """Whether it can be split into slices (MIG)."""
     switched_board: int | None = None
     """The number of cards on its board with NVSwitches."""
     subnet_manager: bool = False

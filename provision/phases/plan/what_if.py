@@ -130,8 +130,10 @@ def _gpu(value: str) -> tuple[Nvidia | None, Amd | None]:
         if amd_row(name):
             amd += [AmdGpu(index=len(amd) + number, name=name) for number in range(count)]
         elif row := nvidia_by_name(name):
-            size = _memory(name, row)
-            nvidia += [NvidiaGpu(index=len(nvidia) + number, name=name, memory_total=size) for number in range(count)]
+            gpu = NvidiaGpu(
+                index=0, name=name, memory_total=_memory(name, row), mig_mode="disabled" if row.mig else None
+            )
+            nvidia += [gpu.model_copy(update={"index": len(nvidia) + number}) for number in range(count)]
         else:
             raise _unknown_card(name)
     return Nvidia(gpus=tuple(nvidia)) if nvidia else None, Amd(gpus=tuple(amd)) if amd else None
