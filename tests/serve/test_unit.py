@@ -4,11 +4,12 @@ import re
 import shlex
 import shutil
 import subprocess
+from configparser import RawConfigParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 
@@ -128,9 +129,12 @@ def test_systemd_reads_the_same_words(words: list[str]) -> None:
 
 
 @given(WORDS)
+@example(["--override-generation-config", '{"stop": " ;", "a": "# #"}', "--seed", "7"])
 def test_supervisor_reads_the_same_words(words: list[str]) -> None:
-    line = supervisor_line(words)
-    assert shlex.split(line % {}) == words
+    # As supervisord's own parser is made: UnhosedConfigParser in supervisor/options.py, 4.3.0.
+    parser = RawConfigParser(inline_comment_prefixes=(";", "#"), strict=False)
+    parser.read_string(f"[program:x]\ncommand={supervisor_line(words)}\n")
+    assert shlex.split(parser.get("program:x", "command") % {}) == words
 
 
 def test_no_secret_and_no_environment_in_the_texts() -> None:

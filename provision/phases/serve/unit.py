@@ -144,9 +144,10 @@ def systemd_line(argv: Sequence[str]) -> str:
 def supervisor_line(argv: Sequence[str]) -> str:
     """Return a command as supervisord reads it.
 
-    supervisord splits like a shell, expands `%(...)s`, and starts a comment at a blank with semicolon.
+    supervisord splits like a shell and expands `%(...)s`. Before that it cuts the line at `;` or `#` behind a blank, also between
+    quotes (inline_comment_prefixes in supervisor/options.py, 4.3.0): the quotes end there and begin again.
     """
-    return " ".join(_quoted(word.replace("%", "%%")) for word in argv)
+    return " ".join(re.sub(r"(?<=\s)(?=[;#])", '""', _quoted(word.replace("%", "%%"))) for word in argv)
 
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:=,@+%$")
