@@ -254,7 +254,8 @@ def _assigned(assignments: Sequence[str]) -> dict[str, Any]:
     for text in assignments:
         name, _, value = text.partition("=")
         try:
-            read = yaml.safe_load(value)
+            # YAML would read an address such as `::` as a mapping.
+            read = value if value.endswith("::") else yaml.safe_load(value)
         except yaml.YAMLError:  # text such as `>=0.30`, which a file has in quotes
             read = value
         if read is None:

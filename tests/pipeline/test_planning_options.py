@@ -107,3 +107,17 @@ def test_a_setting_is_given_once() -> None:
 def test_a_setting_without_a_value_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=f"`--set {text}` has no value"):
         asked("plan", assignments=[text])
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("gateway_bind=::", "gateway_bind", "::"),
+        ("firstlight_metrics_bind=fd00::", "metrics_bind", "fd00::"),
+        ("bind=::1", "bind", "::1"),
+        ("mig={0: [3g.40gb]}", "mig", {0: ["3g.40gb"]}),
+        ("env={A: '::'}", "env", {"A": "::"}),
+    ],
+)
+def test_a_value_is_read_as_in_a_file_and_an_address_as_it_is(text: str, name: str, value: Any) -> None:
+    assert asked("plan", assignments=[text]).overrides == {name: value}
