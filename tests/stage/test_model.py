@@ -11,14 +11,16 @@ from typing import Any, Literal
 
 import pytest
 
-from provision.catalog.index.settings import ClientSettings
+from provision.catalog.index.settings import ClientSettings, read_settings
 from provision.core.errors import StageError
 from provision.core.models.settings import Settings
 from provision.core.models.staged import StagedFile
 from provision.features.bundle.reader import Bundled
+from provision.phases.stage.candidate_lock import CachedLock, LockedStack, cache_key
 from provision.phases.stage.model import adapter_rank, stage_folder, stage_model
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site
+from tests.stage.stacks import make_stack, stage_best
 
 INDEX = json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}})
 OTHER_INDEX = b'{"weight_map": {"a": "pytorch_model-00001-of-00001.bin"}}'
@@ -323,6 +325,18 @@ def test_a_revision_is_fetched_by_name(hub: Site, store: Store) -> None:
     _, files = take(store, "org/tiny@v1.0")
     assert hub.requests["/org/tiny/resolve/decaf/config.json"] == 1
     assert len(files) == len(MODEL)
+
+
+def test_models_that_were_tried_before_make_room_where_the_lock_is_known(hub: Site, tmp_path: Path) -> None:
+    stack, store = make_stack(None, None), Store(tmp_path / "cache", limit_bytes=1)
+    known = CachedLock(locked=LockedStack(wheels=(), unpacked_bytes=0))
+    store.put("locks", cache_key(stack, read_settings()), known.model_dump(mode="json"))
+    offer(hub, {**MODEL, "model-00001-of-00002.safetensors": b"tuned"}, commit="decaf", revision="tuned")
+    first, second = (stage_best(store, stack, settings=Settings(model=f"org/tiny{at}")) for at in ("", "@tuned"))
+    assert (first.from_cache, second.from_cache) == (True, True)
+    assert all(Path(file.path).is_file() for file in second.files)
+    [gone] = [file.name for file in first.files if not Path(file.path).exists()]
+    assert gone == "model-00001-of-00002.safetensors"
 
 
 def test_a_gated_model_needs_a_token_in_a_file(hub: Site, store: Store, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def _take(
     missing = [file for file in manifest.files if file.is_stored and store.find(file.sha256, file.name) is None]
     if not missing:
         return
-    store.prune()  # a run from a bundle fetches nothing, which would do it; files of this bundle are read below in any case
+    store.prune()  # `stage` does not where there is a bundle; files of this bundle are read below in any case
     store.require_space(sum(file.size for file in missing), f"bundle `{path.name}`")
     done = 0
     for file in manifest.files:

@@ -128,7 +128,8 @@ def stage(
     for table, name, value in ((STAGED, key, result), (ENVIRONMENTS, environment, builds_of(choice.stack))):
         if store.get(table, name) != value:
             store.put(table, name, value)
-    if not choice.from_cache:
+    # The reader of a bundle has made room for it; its files for other classes of hosts are not referenced yet.
+    if client.bundled is None:
         store.prune()
     return staged
 
