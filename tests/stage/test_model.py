@@ -247,6 +247,15 @@ def test_a_hub_id_is_fetched_once_with_one_format_of_its_weights(hub: Site, stor
     assert take(store, "org/tiny") == (name, files)
 
 
+def test_two_equal_files_of_a_hub_model_are_fetched_once(hub: Site, store: Store) -> None:
+    files = {"a.safetensors": b"equal", "b.safetensors": b"equal", "1_Pooling/config.json": b"{}"}
+    offer(hub, {**MODEL, **files})
+    taken = take(store, "org/tiny")
+    assert files.items() <= {file.name: Path(file.path).read_bytes() for file in taken[1]}.items()
+    hub.close()
+    assert take(store, "org/tiny") == taken
+
+
 def test_the_index_of_a_format_that_is_not_fetched_is_passed_over(hub: Site, store: Store) -> None:
     others = {"pytorch_model-00001-of-00001.bin": b"not fetched", "pytorch_model.bin.index.json": OTHER_INDEX}
     offer(hub, {**MODEL, **others})

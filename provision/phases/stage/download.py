@@ -73,6 +73,8 @@ def fetch_all(
             found[file.sha256] = path
         else:
             missing[file.sha256] = file
+    # A model may have one content under several names: it is stored under one of them.
+    missing = {sha256: file for sha256, file in missing.items() if sha256 not in found}
     for path in found.values():
         on_stored(path)
     if not missing:

@@ -222,6 +222,16 @@ def test_a_bundle_has_a_model_from_the_hub(other: Store, tmp_path: Path, hub: Si
     assert describe(Settings(model=HUB_MODEL), other)
 
 
+def test_a_bundle_has_equal_files_of_a_model_from_the_hub(other: Store, tmp_path: Path, hub: Site) -> None:
+    files = {path.name: path.read_bytes() for path in (tmp_path / "tiny").iterdir()}
+    offer(hub, {**files, "1_Pooling/config.json": b"{}", "2_Normalize/config.json": b"{}"})
+    made = make(tmp_path, HUB_MODEL)
+    hub.close()
+    staged = stage_there(made, made.open(other), other, model=HUB_MODEL)
+    assert staged.model == made.staged.model
+    assert all(Path(file.path).is_file() for file in staged.files)
+
+
 @pytest.mark.parametrize("is_folder", [False, True], ids=["of the hub", "of a folder"])
 def test_a_bundle_has_what_is_served_with_a_model(other: Store, tmp_path: Path, hub: Site, is_folder: bool) -> None:
     files = {path.name: path.read_bytes() for path in (tmp_path / "tiny").iterdir()}
