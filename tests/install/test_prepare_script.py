@@ -208,6 +208,40 @@ def test_a_plan_for_another_account_than_that_of_ansible_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("home", "shell", "is_noted", "expected"),
+    [
+        ("/home/firstlight", "/bin/bash", False, "refused"),
+        ("/home/firstlight", "/bin/bash", True, "repaired"),
+        ("PREFIX/home", "/bin/bash", False, "repaired"),
+        ("PREFIX@chat/home", "/bin/bash", False, "repaired"),
+        ("/home/firstlight", "/usr/sbin/nologin", False, "kept"),
+    ],
+)
+def test_the_login_of_a_person_is_not_made_the_account_of_the_service(
+    programs: Path, tmp_path: Path, home: str, shell: str, *, is_noted: bool, expected: str
+) -> None:
+    """A shell that somebody gave the account of the service is taken away again."""
+    prefix = tmp_path / "prefix"
+    for folder in (prefix, tmp_path / "prefix@chat"):
+        folder.mkdir()
+        (folder / ".firstlight").write_text("firstlight 1\n")
+    if is_noted:
+        (prefix / "created-users.txt").write_text("firstlight\n")
+    (tmp_path / "passwd").write_text(f"firstlight:x:1001:1001::{home.replace('PREFIX', str(prefix))}:{shell}\n")
+    for name, body in {
+        "id": "echo 0",
+        "getent": "exit 2",
+        "grep": f"""for word; do shift; [ $word != /etc/passwd ] || word={tmp_path}/passwd; set -- "$@" "$word"; done
+            exec {shutil.which("grep")} "$@" """,
+    }.items():
+        program(programs, name, body)
+    done = prepare(prefix, root="1", owner="firstlight")
+    text = "firstlight-error: account firstlight exists, and somebody may log in with it\n"
+    assert (done.returncode, text in done.stdout) == ((1, True) if expected == "refused" else (0, False)), done
+    assert ("firstlight-account: differs" in done.stdout) == (expected == "repaired")
+
+
+@pytest.mark.parametrize(
     ("manager", "package"), [("apt-get", "python3.9"), ("dnf", "python3.11"), ("zypper", "python311")]
 )
 def test_a_host_whose_python_is_too_old_is_told_of_one_that_suffices(

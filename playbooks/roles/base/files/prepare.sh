@@ -52,6 +52,30 @@ check_homes() {
     esac
 }
 
+# An account of a service needs no shell, so one that has a shell can be used by somebody.
+has_login() {
+    case $(grep "^$FIRSTLIGHT_OWNER:" /etc/passwd) in
+        "" | root:* | *nologin | */false) return 1 ;;
+    esac
+}
+
+# Whether an installation here has made the account. Each service has a prefix, PREFIX@SERVICE, and one of them made it.
+is_own_account() {
+    for folder in "$FIRSTLIGHT_PREFIX" "${FIRSTLIGHT_PREFIX%@*}" "${FIRSTLIGHT_PREFIX%@*}"@*; do
+        if grep -qs "^$FIRSTLIGHT_OWNER:.*:$folder/home:[^:]*$" /etc/passwd || grep -qsx "$FIRSTLIGHT_OWNER" "$folder/created-users.txt"; then
+            return 0
+        fi
+    done
+    return 1
+}
+
+# The account of the service gets no shell and a home of its own, which would turn off the login of a person.
+check_login() {
+    [ "$FIRSTLIGHT_ROOT" = 1 ] && has_login && ! is_own_account || return 0
+    fail "account $FIRSTLIGHT_OWNER exists, and somebody may log in with it" \
+        "rename the login (usermod -l NAME $FIRSTLIGHT_OWNER), or, if nobody needs it, turn it off (usermod -s /usr/sbin/nologin $FIRSTLIGHT_OWNER)"
+}
+
 # Returns when a file is on the disk: the packages may be on another one, which keeps them when this one loses what was not written yet.
 on_disk() {
     sync "$1" 2>/dev/null || sync
@@ -223,11 +247,7 @@ report_account() {
         echo "firstlight-account: differs"
         return
     fi
-    # An account of a service needs no shell, so one that has a shell can be used by somebody.
-    case $(grep "^$FIRSTLIGHT_OWNER:" /etc/passwd) in
-        "" | root:* | *nologin | */false) ;;
-        *) echo "firstlight-account: differs" ;;
-    esac
+    ! has_login || echo "firstlight-account: differs"
     for group in $(device_groups); do
         case " $(id -nG "$FIRSTLIGHT_OWNER") " in
             *" $group "*) ;;
@@ -269,6 +289,7 @@ said=
 check_account
 check_prefix
 check_homes
+check_login
 claim_prefix
 ensure_packages
 report_account
