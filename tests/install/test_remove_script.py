@@ -64,22 +64,37 @@ def test_a_marker_that_its_disk_has_lost_is_one(installed: Path, marker: str, *,
     assert installed.exists() is not is_removed
 
 
+def keep_prefix(folder: Path, installed: Path, then: str) -> None:
+    """Write an `rm` that empties the prefix, does `then`, and fails."""
+    (folder / "rm").write_text(
+        f"""#!/bin/sh
+case "$*" in "-rf {installed} {installed}") {shutil.which("rm")} "$@"; mkdir {installed}; {then}; exit 1 ;; esac
+exec {shutil.which("rm")} "$@"
+"""
+    )
+    (folder / "rm").chmod(0o755)
+
+
 @pytest.mark.parametrize(("kept", "is_removed"), [(".nfs0001", True), ("envs", False)])
 def test_the_lock_of_the_run_is_open_on_nfs_and_nothing_else_may_stay(
     installed: Path, tmp_path: Path, kept: str, *, is_removed: bool
 ) -> None:
     """NFS renames it, and refuses to remove it and its folder. What comes after the folder is done then."""
-    (tmp_path / "rm").write_text(
-        f"""#!/bin/sh
-case "$*" in "-rf {installed} {installed}") {shutil.which("rm")} "$@"; mkdir {installed}; : >{installed}/{kept}; exit 1 ;; esac
-exec {shutil.which("rm")} "$@"
-"""
-    )
-    (tmp_path / "rm").chmod(0o755)
+    keep_prefix(tmp_path, installed, f": >{installed}/{kept}")
     (tmp_path / "home/.ansible/tmp").mkdir(parents=True)
     done = remove(str(installed))
     assert (done.returncode == 0) is is_removed, done.stdout + done.stderr
     assert (tmp_path / "home/.ansible").exists() is not is_removed
+
+
+def test_a_mount_point_stays_as_an_empty_folder_and_is_listed(installed: Path, tmp_path: Path) -> None:
+    keep_prefix(tmp_path, installed, ":")
+    (tmp_path / "home/.ansible/tmp").mkdir(parents=True)
+    done = remove(str(installed))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"firstlight-left: folder {installed}, which is empty and cannot be removed\n" in done.stdout
+    assert f"firstlight-changed: folder {installed}\n" not in done.stdout
+    assert not (tmp_path / "home/.ansible").exists()
 
 
 def test_the_rest_of_an_interrupted_installation_is_removed(installed: Path) -> None:

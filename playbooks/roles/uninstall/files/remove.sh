@@ -415,7 +415,12 @@ remove_folders() {
         rm -f "$real/created-users.txt" "$real/.firstlight" "$prefix"
     else
         # NFS keeps what is open as .nfs*, such as the lock of this run, which removes the folder at its end.
-        rm -rf "$real" "$prefix" || [ "$(find "$real" -mindepth 1 -exec basename {} \; | cut -c 1-4 | sort -u)" = .nfs ]
+        rm -rf "$real" "$prefix" || { [ -d "$real" ] && [ -z "$(find "$real" -mindepth 1 ! -name '.nfs*')" ]; }
+        # A mount point cannot be removed, nor a folder of a parent that the user may not write.
+        if [ -d "$real" ] && [ -z "$(ls -A "$real")" ]; then
+            left "folder $real, which is empty and cannot be removed"
+            return 0
+        fi
     fi
     removed "folder $prefix"
 }
