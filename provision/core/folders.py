@@ -13,7 +13,7 @@ from pathlib import Path
 
 _PACKAGE = Path(str(files("provision")))
 _INSTALLED = _PACKAGE / "_files"
-"""Made by the build of the wheel: `force-include` in pyproject.toml."""
+"""Made by the build of the wheel: `sources` and `force-include` in pyproject.toml."""
 IS_INSTALLED = _INSTALLED.is_dir()
 _PACKAGES = frozenset({"provision", "verify"})
 _COMMAND = re.compile(r"(?<![\w./-])\./firstlight(?![\w./-])")

@@ -16,6 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from provision.core.requirements_file import read_lock
+from provision.features.bundle.product_files import product_files
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,6 +68,26 @@ def test_a_source_distribution_builds_the_same_wheel(wheel: Path, tmp_path: Path
     shutil.unpack_archive(source, tmp_path)
     tree = tmp_path / source.name.removesuffix(".tar.gz")
     assert build(tmp_path / "wheel", source=tree).read_bytes() == wheel.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+def test_variables_of_whoever_builds_are_not_packed(tmp_path: Path, kind: str) -> None:
+    tree, secret = tmp_path / "tree", "hf_Qm4Planted7Tz1Ws6Bn9"
+    for name, path in product_files(ROOT):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tree / name)
+    own = ["inventory/local/group_vars/all.yml", "inventory/local/host_vars/localhost.yml", "inventory/site/hosts.yml"]
+    if kind == "wheel":
+        own += ["inventory/example/group_vars/vault.yml"]
+    for name in (*own, "playbooks/group_vars/all/vault.yml", "playbooks/host_vars/localhost.yml"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(f"token: {secret}\n")
+    shutil.unpack_archive(
+        build(tmp_path / kind, kind, tree), tmp_path / "packed", "zip" if kind == "wheel" else "gztar"
+    )
+    packed = [path for path in (tmp_path / "packed").rglob("*") if path.is_file()]
+    assert {"plan.yml", "hosts.yml"} <= {path.name for path in packed}
+    assert [path for path in packed if secret.encode() in path.read_bytes()] == []
 
 
 @pytest.mark.skipif(shutil.which("minisign") is None, reason="minisign is not installed")
