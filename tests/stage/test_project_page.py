@@ -6,9 +6,9 @@ import pytest
 import stamina
 
 from provision.catalog.index.http_client import ATTEMPTS, open_client
-from provision.catalog.index.project_page import IndexClient, IndexLocation
+from provision.catalog.index.project_page import IndexClient, IndexLocation, find_sources
 from provision.catalog.index.settings import ClientSettings
-from provision.phases.stage.solve import Target
+from provision.phases.stage.solve import SolveRequest, Target, choose_wheels, solve
 from tests.stage.site import Site, make_wheel
 
 TAGS = Target.of("x86_64-manylinux_2_36", "3.11").tags()
@@ -110,3 +110,18 @@ def test_a_page_is_requested_once(site: Site, index_client: IndexClient) -> None
     for _ in range(3):
         index_client.fetch_pages([(IndexLocation(f"{site.url}/simple"), "torch")])
     assert site.requests["/simple/torch/"] == 1
+
+
+@pytest.mark.usefixtures("bare_client")
+def test_an_extra_index_that_forbids_what_it_lacks_is_used_after_the_others(site: Site) -> None:
+    """uv looks no further after such an answer."""
+    main, static, private, last = (f"{site.url}/{name}" for name in ("simple", "static", "private", "last"))
+    site.add_wheel(*make_wheel("one"), index="static")
+    site.add_wheel(*make_wheel("two"), index="last")
+    site.faults.status = {"/static/pip/": [403], "/static/two/": [403] * ATTEMPTS, "/private/pip/": [401]}
+    sources = find_sources(ClientSettings(index=main, extra_indexes=(static, private, last)))
+    assert sources.indexes == (main, last, static)
+    assert sources.notes == (f"{private} was left out: HTTP 401",)
+    target = Target.of("x86_64-manylinux_2_36", "3.11")
+    wheels = choose_wheels(solve(SolveRequest(target, ("one", "two")), sources.variables), target)
+    assert {wheel.distribution for wheel in wheels} == {"one", "two"}

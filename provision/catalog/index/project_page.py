@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
@@ -84,6 +85,8 @@ class ProjectPage:
     problem: str | None = None
     answered: bool = True
     """Whether a server answered. One that refuses a page may serve another."""
+    forbidden: bool = False
+    """Whether the answer is HTTP 403. A static index, as one on S3, gives it for a package that it lacks."""
 
     def versions(self, package: str, tags: Iterable[Tag]) -> set[Version]:
         """Return the versions with a wheel that fits one of the tags."""
@@ -140,7 +143,8 @@ def fetch_page(client: httpx.Client, location: IndexLocation, package: str) -> P
     if answer.status_code in {404, 410}:
         return ProjectPage(location)
     if answer.is_error:
-        return ProjectPage(location, problem=f"HTTP {answer.status_code}")
+        forbidden = answer.status_code == HTTPStatus.FORBIDDEN
+        return ProjectPage(location, problem=f"HTTP {answer.status_code}", forbidden=forbidden)
     return _read(location, answer)
 
 
@@ -242,6 +246,8 @@ class IndexSources:
 def find_sources(settings: ClientSettings) -> IndexSources:
     """Combine the settings of pip and uv. Leave out extra indexes and find-links locations that do not answer, as pip does.
 
+    Extra indexes that answer HTTP 403 come after all others: uv looks for a package in no index after one that answers so.
+
     Returns:
         The locations, with a note for each one that was left out.
     """
@@ -249,13 +255,15 @@ def find_sources(settings: ClientSettings) -> IndexSources:
     index_client = IndexClient(lambda: open_client(settings, addresses))
     extra = [] if settings.no_index else [IndexLocation(url) for url in settings.extra_indexes]
     links = [IndexLocation(url, flat=True) for url in settings.find_links]
-    silent = [
-        page for page in index_client.fetch_pages((location, "pip") for location in [*extra, *links]) if page.problem
-    ]
+    pages = index_client.fetch_pages((location, "pip") for location in [*extra, *links])
+    forbidding = {page.location for page in pages if page.forbidden and not page.location.flat}
+    silent = [page for page in pages if page.problem and page.location not in forbidding]
     missing = {page.location.url for page in silent}
     answering = replace(
         settings,
-        extra_indexes=tuple(location.url for location in extra if location.url not in missing),
+        extra_indexes=tuple(
+            location.url for location in sorted(extra, key=forbidding.__contains__) if location.url not in missing
+        ),
         find_links=tuple(location.url for location in links if location.url not in missing),
     )
     indexes, find_links = read_uv_locations(answering)
