@@ -121,3 +121,25 @@ def test_a_requested_package_that_cannot_be_provided_is_a_refusal(
     assert [(reason.candidate, reason.text) for reason in staged.refused] == [("candidate-1", "nvcc failed")]
     with pytest.raises(StageError, match=re.escape("candidate-1: nvcc failed")):
         stage_best(store, stack, settings=required, packager=provider, refresh=True)
+
+
+def test_a_lock_without_the_package_is_not_used_where_the_package_is_required(
+    stack: Stack, store: Store, provider: Provider
+) -> None:
+    provider.error = StageError("nvcc failed")
+    assert stage_best(store, stack, packager=provider).stack.flash_attn.package is None
+    with pytest.raises(StageError, match=re.escape("candidate-1: nvcc failed")):
+        stage_best(store, stack, settings=Settings(flash_attn="package"), packager=provider)
+    assert stage_best(store, stack, packager=provider).from_cache
+
+
+def test_a_refusal_for_want_of_the_package_is_not_used_where_the_package_is_optional(
+    stack: Stack, store: Store, provider: Provider
+) -> None:
+    provider.error = StageError("nvcc failed")
+    without = stack.model_copy(update={"flash_attn": FlashAttnPlan(provider="none")})
+    required = stage_best(store, stack, without, settings=Settings(flash_attn="package"), packager=provider)
+    assert [reason.candidate for reason in required.refused] == ["candidate-1"]
+    optional = stage_best(store, stack, without, packager=provider)
+    assert optional.refused == ()
+    assert optional.notes == ("flash-attn 2.8.3 was left out: nvcc failed; --refresh tries again",)

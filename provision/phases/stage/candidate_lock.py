@@ -1,8 +1,8 @@
 """The choice of the candidate that is locked, and the cache of earlier choices.
 
-Each candidate is cached by itself. Its key covers all that its lock depends on: its builds, Python, platform, local wheels, the user's
-index settings and uv's version. So a second run needs neither uv nor a network, and gives the same environment although the host
-or the rest of the catalog has changed. A refusal is cached only when another candidate was locked; else all are tried again.
+Each candidate is cached by itself. Its key covers all that its lock depends on: its builds, Python, platform, local wheels, whether
+its package is required, the user's index settings and uv's version. So a second run needs neither uv nor a network, and gives the same
+environment although the host or the rest of the catalog has changed. A refusal is cached only when another candidate was locked; else all are tried again.
 """
 
 import hashlib
@@ -118,7 +118,10 @@ def lock_best_candidate(candidates: Sequence[tuple[Candidate, Stack]], job: Stag
 
     Raises StageError where no candidate can be locked, or a wheel cannot be had.
     """
-    attempts = [_Attempt(candidate, stack, cache_key(stack, job.settings)) for candidate, stack in candidates]
+    attempts = [
+        _Attempt(candidate, stack, cache_key(stack, job.settings, package_required=job.package_required))
+        for candidate, stack in candidates
+    ]
     refused: list[Reason] = []
     for attempt in [] if job.refresh and not job.settings.bundled else attempts:
         try:
@@ -141,8 +144,12 @@ def lock_best_candidate(candidates: Sequence[tuple[Candidate, Stack]], job: Stag
     return _solve(attempts, job)
 
 
-def cache_key(stack: Stack, settings: ClientSettings) -> str:
-    """Return the key of a Stack's lock: a digest of all that the lock depends on."""
+def cache_key(stack: Stack, settings: ClientSettings, *, package_required: bool = False) -> str:
+    """Return the key of a Stack's lock: a digest of all that the lock depends on.
+
+    Args:
+        package_required: Whether a Stack without its package is refused.
+    """
     parts = {
         "format": FORMAT,
         "uv": locked_uv()[0],
@@ -166,6 +173,8 @@ def cache_key(stack: Stack, settings: ClientSettings) -> str:
         parts["packages"] = stack.packages
     if stack.tracing:
         parts["tracing"] = stack.tracing
+    if package and package_required:
+        parts["package_required"] = True
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
