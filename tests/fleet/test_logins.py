@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from provision.core.install_paths import SERVICE_USER
 from provision.core.models.inventory import Host
 from provision.core.run_folder import RunFolder
 from provision.fleet.ssh import AuthenticationError, open_session
@@ -44,7 +45,7 @@ def reached_as(host: Host, folder: Path) -> list[str]:
     place = {
         "firstlight_prefix": f"/opt/login-{name}",
         "firstlight_incoming": incoming,
-        "firstlight_owner": name,
+        "firstlight_owner": SERVICE_USER if host.connection.become else name,
         "firstlight_root": host.connection.become,
         "firstlight_system_packages": [],
     }

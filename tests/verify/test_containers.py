@@ -45,7 +45,7 @@ def test_each_gpu_must_be_named_and_seen(
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of programs, on a host with two GPUs whose service runs in a container of image `0a1b`."""
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr(pci, "present", lambda _: True)
+    monkeypatch.setattr(pci, "present", lambda _, **__: True)
     monkeypatch.setattr(nvml, "gpus", lambda: (GPUS, False))
     monkeypatch.setattr(driver, "QUADLETS", tmp_path)
     monkeypatch.setattr("os.geteuid", lambda: 0)
