@@ -18,7 +18,7 @@ def make_serving(host: FleetHost) -> None:
     """Give a host the state of a serving host, with a stub engine."""
     host.sh(
         "mkdir -p /opt/firstlight/etc && cd /opt/firstlight && umask 077 && printf 'firstlight 1\\n' >.firstlight && "
-        f"printf 'VLLM_API_KEY=key-of-{host.name}\\n' >etc/service.env; useradd --system firstlight; umask 022; "
+        f"printf 'VLLM_API_KEY=key-of-{host.name}\\n' >etc/service.env; useradd --system --shell /usr/sbin/nologin firstlight; umask 022; "
         "chmod 755 . etc; mkdir -p current/bin logs; install -d -o firstlight run; ln -s /usr/bin/python3 current/bin/python"
     )
     serve_at(host, 8000)
