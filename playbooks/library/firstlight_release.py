@@ -153,9 +153,9 @@ def assignment(name, value):
 
 def kept_key(before):
     """Return the key of the file that is replaced, without quotes, which other programs would send; None without one."""
-    found = next(
-        filter(None, (re.search(rf"^{mark}{KEY}=(.+)$", before or "", re.MULTILINE) for mark in ("", "#"))), None
-    )
+    assigned = rf"{KEY}=(.+)$"
+    text = before or ""
+    found = re.search(f"^{assigned}", text, re.MULTILINE) or re.search(f"^#{assigned}", text, re.MULTILINE)
     if found is None:
         return None
     key = re.sub(r"""^(["'])(.*)\1$""", r"\2", found[1].strip())

@@ -149,9 +149,9 @@ def require_disk_space(
     for name, total in needed.items():
         others = taken.get(name, 0)
         if free[name] < total + others:
-            beside = f", of which other services get {format_bytes(others)}" if others else ""
+            shared = f", of which other services get {format_bytes(others)}" if others else ""
             raise InstallError(
-                f"host `{facts.host}`: {format_bytes(total)} are needed on `{name}`, {format_bytes(free[name])} are free{beside}",
+                f"host `{facts.host}`: {format_bytes(total)} are needed on `{name}`, {format_bytes(free[name])} are free{shared}",
                 hint=f"free space there, such as what interrupted runs left in {desired.paths.incoming}, or set firstlight_prefix to a folder on a larger disk: docs/guides/upgrade.md says what moves",
             )
     return needed

@@ -16,7 +16,7 @@ from provision.phases.plan.cards import amd_cards, nvidia_cards, only_shows, ser
 from provision.phases.plan.family.families import int8_on_x86
 from provision.phases.plan.fit.serving_request import serving_request_of
 from provision.phases.plan.fit.shape import Shape
-from provision.phases.plan.fit.tables import rules
+from provision.phases.plan.fit.tables import lacks_bfloat16, rules
 from provision.phases.plan.host_profile import INCOMING, HostProfile, Platform, ServedModel, Toolkit
 from provision.phases.plan.policy import GivenWheel, policy_of
 
@@ -51,11 +51,10 @@ def profile_of(
     cards = serving(usable)
     if policy.gpus is not None:
         cards = tuple(card for place, card in places.items() if place in policy.gpus)
-    if settings.dtype == "auto" and shape and shape.text_type in rules("float16")["refused"]:
-        least = numbers(rules("float16")["below"])
-        if any(card.compute_capability and numbers(card.compute_capability) < least for card in cards):
-            settings = settings.model_copy(update={"dtype": "float32"})
-            policy = policy_of(settings)
+    is_refused = shape is not None and shape.text_type in rules("float16")["refused"]
+    if settings.dtype == "auto" and is_refused and any(lacks_bfloat16(card.compute_capability) for card in cards):
+        settings = settings.model_copy(update={"dtype": "float32"})
+        policy = policy_of(settings)
     if wheel:
         policy = replace(policy, vllm=wheel.policy)
     uid, home = 0 if escalates else facts.user.uid, facts.user.home

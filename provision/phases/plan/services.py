@@ -37,8 +37,8 @@ def part_of(host: Host, facts: HostFacts) -> HostFacts:
 
 def deciding(host: Host, facts: HostFacts) -> list[Settings]:
     """Return the settings whose models decide on the plan of a host: its own, and where GPUs are divided those of all services of its machine."""
-    beside = [one for _, one in host.services] if _divides_gpus(host, facts) else [host.settings]
-    return [one for one in beside if one.serves_model]
+    every = [one for _, one in host.services] if _divides_gpus(host, facts) else [host.settings]
+    return [one for one in every if one.serves_model]
 
 
 def _divides_gpus(host: Host, facts: HostFacts) -> bool:

@@ -8,7 +8,6 @@ import json
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from provision.catalog.versions import numbers
 from provision.core import features
 from provision.core.errors import ServeError
 from provision.core.models.base import Record
@@ -16,7 +15,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Span
 from provision.core.models.settings import CHAT_TEMPLATE, HUB_ID, SPECULATIVE, Settings
 from provision.core.models.stack import FlashInferPlan, Stack
-from provision.phases.plan.fit.tables import rules
+from provision.phases.plan.fit.tables import lacks_bfloat16
 from provision.phases.serve import start_cache
 from provision.phases.serve.devices import Devices, choose_devices
 from provision.phases.serve.model import ServedModel
@@ -197,8 +196,7 @@ def serve_command(
 
 def _dtype(stack: Stack, settings: Settings, devices: Devices) -> str:
     """Return the setting; replace `auto` for GPUs that cannot compute in bfloat16, by what the plan says of the model."""
-    capability = devices.compute_capability
-    if settings.dtype == "auto" and capability and numbers(capability) < numbers(rules("float16")["below"]):
+    if settings.dtype == "auto" and lacks_bfloat16(devices.compute_capability):
         return "float32" if stack.model and "--dtype" in stack.model.flags else "float16"
     return settings.dtype
 

@@ -128,7 +128,7 @@ def stage(
     for table, name, value in ((STAGED, key, result), (ENVIRONMENTS, environment, builds_of(choice.stack))):
         if store.get(table, name) != value:
             store.put(table, name, value)
-    # The reader of a bundle has made room for it; its files for other classes of hosts are not referenced yet.
+    # The reader of a bundle has made disk space for it; its files for other classes of hosts are not referenced yet.
     if client.bundled is None:
         store.prune()
     return staged

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from provision.catalog.rows import Row
+from provision.catalog.versions import numbers
 from provision.core.tables import own_table, rows_of
 
 _ARCHITECTURES = Path(__file__).with_name("architectures.toml")
@@ -72,6 +73,11 @@ def rules(
 ) -> dict[str, Any]:
     """Return a table on config.json: the words in its keys that tell what a model takes besides text; the spellings of each value, of which the first present one applies; what a part for text has where it leaves a key out; the types of the KV cache; which models have an encoder that is divided, compress keys and values, weigh distances, or have attention layers of their own; whose images see all of themselves; which models are computed in float32 where GPUs have no bfloat16; rotary scaling, which can extend the context."""
     return dict(own_table(_ARCHITECTURES)[of])
+
+
+def lacks_bfloat16(capability: str | None) -> bool:
+    """Return whether GPUs of a compute capability cannot compute in bfloat16; False where it is unknown."""
+    return capability is not None and numbers(capability) < numbers(rules("float16")["below"])
 
 
 @cache

@@ -12,7 +12,7 @@ from provision.phases.plan.family.families import class_since, int8_on_x86, on_p
 from provision.phases.plan.fit.result import Fit, fit, uncomputed
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.fit.split import why_not
-from provision.phases.plan.fit.tables import rules, speculative
+from provision.phases.plan.fit.tables import lacks_bfloat16, rules, speculative
 from provision.phases.plan.fit.weights import KNOWN
 from provision.phases.plan.host_profile import HostProfile, ServedModel
 from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject, rule
@@ -125,7 +125,7 @@ def data_type(profile: HostProfile) -> Iterator[Verdict]:
     if dtype == "auto" or not profile.policy.wants_vllm:
         return
     facts: dict[str, Any] = {"dtype": dtype, "compute_capability": list(profile.capabilities)}
-    older = [each for each in profile.kinds if each[1] and numbers(each[1]) < numbers(row["below"])]
+    older = [each for each in profile.kinds if lacks_bfloat16(each[1])]
     if dtype == "bfloat16" and older:
         name, capability = older[0]
         text = f"bfloat16 needs compute capability {row['below']}, {name} has {capability}"
