@@ -164,7 +164,8 @@ def engine(pid: int, parent: int, state: str) -> EngineProcess:
 
 
 def test_only_a_stopped_process_of_the_service_is_drift() -> None:
-    engines = [engine(72, 71, "T"), engine(73, 72, "T"), engine(90, 1, "T"), engine(91, 90, "t")]
+    """A profiler stops processes too, for milliseconds, in state t."""
+    engines = [engine(72, 71, "T"), engine(73, 72, "T"), engine(74, 72, "t"), engine(90, 1, "T")]
     assert [each.path for each in drift.processes(71, "S", engines)] == ["/proc/72", "/proc/73"]
     assert [each.path for each in drift.processes(71, "T", [engine(72, 71, "S")])] == ["/proc/71"]
     assert drift.processes(None, "", engines) == []

@@ -102,8 +102,9 @@ def variables(**values: str) -> ProcessFacts:
     return server(environment={**SERVER.environment, **values})
 
 
-def test_a_service_as_planned_passes() -> None:
-    outcome = evaluate(PLAN, SOUND)
+@pytest.mark.parametrize("facts", [SOUND, engine(state="t")], ids=["running", "while a profiler looks at it"])
+def test_a_service_as_planned_passes(facts: ProcessFacts) -> None:
+    outcome = evaluate(PLAN, facts)
     assert (outcome.status, outcome.reason) == (
         "ok",
         "python vllm serve (PID 7) and 1 descendants run as planned, from this environment's files",

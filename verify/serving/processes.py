@@ -12,8 +12,9 @@ from verify.serving.service import Service, all_pids, stat_fields
 
 LISTENS = "0A"
 """State of a listening socket in /proc/net/tcp (include/net/tcp_states.h)."""
-STOPPED = "Tt"
-"""States of a process that a signal or a tracer has stopped (proc(5))."""
+STOPPED = "T"
+"""State of a process that a signal has stopped (proc(5)). A tracer's is another one, `t`: a profiler like py-spy stops a process for
+milliseconds each time, and one that a debugger holds is found by its silence."""
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def access(context: CheckContext) -> CheckResult:
         return evaluate_access(ServicePlan("systemd", "firstlight-vllm.service"), facts)
     planned = service_plan.read(service)
     addresses = tuple(one.address for one in listeners(int(service.readiness["port"])))
-    stopped = any(one.state in STOPPED for one in read_all(service.pids()))
+    stopped = any(one.state == STOPPED for one in read_all(service.pids()))
     if not addresses or stopped:
         text = "a signal has stopped it: see serving.process" if stopped else "nothing listens: see serving.unit"
         return CheckResult("skip", text)

@@ -60,7 +60,7 @@ def problem_of(compare: Callable[[], object]) -> str | None:
 def check_answer(service: Service, *, whole: bool = False) -> CheckResult:
     """Request answers, with `whole` also to the longest prompt, unless a process of the service is stopped, and compare them."""
     processes = read_all(service.pids()) if service.main_pid else ()
-    if stopped := [process for process in processes if process.state in STOPPED]:
+    if stopped := [process for process in processes if process.state == STOPPED]:
         return report_stopped(stopped)
     key, limits = service.api_key(), table("serving")["answer"]
     dtype = answers.dtype_of(attention_notes(service, processes))

@@ -156,7 +156,7 @@ def _with_io_class(process: Process) -> Process:
 def evaluate(planned: ServicePlan, facts: ProcessFacts) -> CheckResult:
     """Compare the processes with the plan; all differences are in the evidence."""
     parts = (_listening, _command, _variables, _code, _status, _limits, _scheduling, _attention)
-    stopped = [str(one.pid) for one in facts.processes if one.state in STOPPED]
+    stopped = [str(one.pid) for one in facts.processes if one.state == STOPPED]
     strangers = {str(one.pid) for socket in facts.listeners for one in facts.strangers(socket)}
     remedy = f"continue it: kill -CONT {' '.join(stopped)}; or ./firstlight provision" if stopped else RESTART
     if strangers:
@@ -188,7 +188,7 @@ def _listening(planned: ServicePlan, facts: ProcessFacts) -> Problems:
         text = f"{planned.name} was started {facts.age_s:.0f} s ago and does not listen on port {facts.port} yet"
         yield "warn", text
     for one in facts.processes:
-        if one.state in STOPPED:
+        if one.state == STOPPED:
             yield "fail", f"{one.title} is stopped by a signal (state {one.state})"
 
 

@@ -13,6 +13,7 @@ from provision.core.folders import product_path
 from provision.core.models.facts import Drift, EngineProcess
 from provision.core.tables import own_table
 from provision.phases.probe.sections import Section, marked
+from verify.serving.processes import STOPPED
 
 UNIT = "firstlight-vllm.service"
 _UNITS = re.compile(r"firstlight-vllm(@[a-z0-9_-]*)?\.service")
@@ -211,8 +212,8 @@ def processes(main_pid: int | None, main_state: str, engines: Sequence[EnginePro
             pid = parents.get(pid)
         return pid == main_pid
 
-    stopped = {each.pid: each.name for each in engines if each.state in ("T", "t") and is_ours(each.pid)}
-    if main_state in ("T", "t"):
+    stopped = {each.pid: each.name for each in engines if each.state == STOPPED and is_ours(each.pid)}
+    if main_state == STOPPED:
         stopped[main_pid] = "the server itself"
     return [
         Drift(kind="process", path=f"/proc/{pid}", text=f"is stopped by a signal, state T ({(name or '?')[:80]})")

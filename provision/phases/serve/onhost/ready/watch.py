@@ -22,7 +22,7 @@ def stopped(service: Service) -> str | None:
     """Return a description of a service process that a signal stopped; None without one."""
     for pid in service.pids():
         fields = stat_fields(pid)
-        if fields and fields[0] in STOPPED:
+        if fields and fields[0] == STOPPED:
             process = read(pid)
             name = process.argv[0][:80] if process else ""
             return f"process {pid} ({name or '?'}) of the service is stopped by a signal (state {fields[0]})"

@@ -135,7 +135,7 @@ def processes(paths: Sequence[Path], titles: Sequence[str]) -> Processes:
         return Processes(
             engine_cpu_s=sum(found[number].cpu_s for number in at_work) if engine else None,
             all_cpu_s=sum(one.cpu_s for one in found.values()) if found else None,
-            is_stopped=any(one.state in "Tt" for one in found.values()),
+            is_stopped=any(one.state == "T" for one in found.values()),
             engines=max(len(engine), 1),
         )
     return Processes()
