@@ -19,8 +19,8 @@ _LONGEST = (
     *(
         f"{FLEET}/test_{name}.py"
         for name in (
-            *("faults", "watchdog", "releases", "provision", "span"),
-            *("gateway", "roles", "user", "bundle", "monitoring"),
+            *("faults", "watchdog", "releases", "real_drivers", "drivers", "span"),
+            *("gateway", "roles", "user", "monitoring"),
         )
     ),
 )
@@ -28,12 +28,12 @@ _LONGEST = (
 LARGE = tuple(
     f"{FLEET}/test_{name}.py"
     for name in (
-        *("cards", "containers", "span_ray", "services", "collection"),
-        *("default_index", "newcomer", "real_drivers", "drivers", "given_wheel", "tool"),
+        *("cards", "containers", "provision", "services", "default_index"),
+        *("span_ray", "collection", "newcomer", "bundle", "tool", "given_wheel"),
     )
 )
-"""Lanes that fill the disk, the largest first: `cards` takes 17 GB, `span_ray` six, `tool` three. One at a time runs, from the beginning, when other
-processes run tests without hosts."""
+"""Lanes that fill the disk, the largest first: `cards` takes 17 GB, `containers` and `provision` eight, `given_wheel` three. One at a time runs,
+from the beginning, when other processes run tests without hosts."""
 
 
 @functools.cache

@@ -82,7 +82,7 @@ def test_tests_that_wait_for_one_another_are_in_different_shares(pytester: pytes
     for name, seconds in {
         "cards": 300,
         "containers": 100,
-        "drivers": 200,
+        "services": 200,
         "span": 300,
         "user": 250,
         "faults": 100,
@@ -93,4 +93,8 @@ def test_tests_that_wait_for_one_another_are_in_different_shares(pytester: pytes
     turns = {item: turn for item in items if (turn := turn_of(item))}
     left = [leave_out(items, share) for share in range(PARTS)]
     shares = {frozenset(turn.name for item, turn in turns.items() if item not in out) for out in left}
-    assert shares == {frozenset({"cards", "faults"}), frozenset({"containers", "span"}), frozenset({"drivers", "user"})}
+    assert shares == {
+        frozenset({"cards", "faults"}),
+        frozenset({"containers", "span"}),
+        frozenset({"services", "user"}),
+    }
