@@ -50,13 +50,13 @@ def test_all_tests_that_need_torch_pass(
     record_property(IN_TORCH, run_there(torch_python, HERE / "in_torch", tmp_path))
 
 
-@pytest.mark.long(seconds=400)
+@pytest.mark.long(seconds=550)
 def test_all_tests_of_vllms_server_pass(vllm_python: Path, tmp_path: Path) -> None:
     folder = HERE / "in_vllm"
     run_there(vllm_python, folder, tmp_path, [*folder.glob(SERVED)])
 
 
-@pytest.mark.long(seconds=250)
+@pytest.mark.long(seconds=100)
 def test_all_other_tests_that_need_vllm_pass(vllm_python: Path, tmp_path: Path) -> None:
     folder = HERE / "in_vllm"
     run_there(vllm_python, folder, tmp_path, {*folder.glob("test_*.py")} - {*folder.glob(SERVED)})
