@@ -14,8 +14,9 @@ from tests.verify.torch_environment import IN_TORCH
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
 LIMIT_S = 2700.0
-"""Of a run that hangs. Those with vLLM took 281 s alone, 900 s beside starts of other servers on slow processors."""
-SERVED = "test_served_*.py"
+"""Of a run that hangs. Those with vLLM took 281 s alone, and 900 s on slow processors that also started other servers."""
+IN_VLLM = HERE / "in_vllm"
+SERVED = {*IN_VLLM.glob("test_served_*.py")}
 """Tests of real servers, which each start."""
 
 
@@ -52,11 +53,9 @@ def test_all_tests_that_need_torch_pass(
 
 @pytest.mark.long(seconds=550)
 def test_all_tests_of_vllms_server_pass(vllm_python: Path, tmp_path: Path) -> None:
-    folder = HERE / "in_vllm"
-    run_there(vllm_python, folder, tmp_path, [*folder.glob(SERVED)])
+    run_there(vllm_python, IN_VLLM, tmp_path, SERVED)
 
 
 @pytest.mark.long(seconds=100)
 def test_all_other_tests_that_need_vllm_pass(vllm_python: Path, tmp_path: Path) -> None:
-    folder = HERE / "in_vllm"
-    run_there(vllm_python, folder, tmp_path, {*folder.glob("test_*.py")} - {*folder.glob(SERVED)})
+    run_there(vllm_python, IN_VLLM, tmp_path, {*IN_VLLM.glob("test_*.py")} - SERVED)
