@@ -18,6 +18,7 @@ COMPLAINT = (
 )
 
 
+@pytest.mark.long(seconds=65)
 def test_a_cause_is_found_on_a_host_and_repaired_only_with_consent(pair: list[FleetHost], tmp_path: Path) -> None:
     """An unneeded fabric manager fails at boot."""
     host, firstlight = pair[0], CommandRunner(tmp_path / "logs")

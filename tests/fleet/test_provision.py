@@ -18,8 +18,8 @@ from tests.fleet.inventories import inventory_of
 from tests.fleet.serving import PREFIX, ask, try_together
 from tests.install.test_uninstall import STEPS
 
-SECOND_HOST = pytest.mark.long("a second host", seconds=350)
-"""Tests that continue on the host which an interrupted run left."""
+pytestmark = pytest.mark.long(seconds=510)
+"""Each run installs over SSH all the same, on the host that other tests copy (snapshots.py), and on a bare machine (test_newcomer.py)."""
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,6 @@ def test_a_second_run_on_a_locked_host_names_the_first_and_an_interrupted_run_le
     assert summary["hosts"][0]["state"] == "interrupted"
 
 
-@SECOND_HOST
 def test_a_run_whose_controller_was_killed_is_continued_by_the_next(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
@@ -165,7 +164,6 @@ def test_a_run_whose_controller_was_killed_is_continued_by_the_next(
     assert ask(last)["with"][0] == 200
 
 
-@SECOND_HOST
 def test_hosts_communicate_on_the_interface_that_connects_them(hosts: list[FleetHost], inventory: str) -> None:
     """Both hosts have a bridge with the same address, as container engines make, and names that resolve to the loopback."""
     for host in hosts:
@@ -183,7 +181,6 @@ def test_hosts_communicate_on_the_interface_that_connects_them(hosts: list[Fleet
     assert {answer["wrong"] for answer in meeting["hosts"].values()} == {0}
 
 
-@SECOND_HOST
 def test_the_playbook_by_hand_changes_nothing(firstlight: CommandRunner, hosts: list[FleetHost]) -> None:
     """On the host whose sudo asks for no password: the file has all hosts of the run, and no password."""
     without_password = hosts[1]
@@ -192,7 +189,6 @@ def test_the_playbook_by_hand_changes_nothing(firstlight: CommandRunner, hosts: 
     assert re.search(rf"(?m)^{without_password.name} .* changed=0 ", done.stdout), done.stdout
 
 
-@SECOND_HOST
 def test_rollback_activates_the_previous_environment_and_proves_it(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
@@ -212,7 +208,6 @@ def test_rollback_activates_the_previous_environment_and_proves_it(
     assert ask(host)["with"][0] == 200
 
 
-@SECOND_HOST
 def test_a_start_that_fails_is_reported_with_its_cause(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
@@ -234,7 +229,6 @@ def test_a_start_that_fails_is_reported_with_its_cause(
     assert firstlight(*start).cause(host.name) == "libnuma-missing"
 
 
-@SECOND_HOST
 def test_a_cause_repaired_by_the_doctor_is_gone(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
