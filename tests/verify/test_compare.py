@@ -104,7 +104,7 @@ def test_the_tool_that_may_run_code_of_the_model_has_the_account_of_the_service(
     (tmp_path / "etc/service.env").write_text("VLLM_API_KEY=secret\n")
     (tmp_path / "etc/service.env").chmod(0o600)
     process = subprocess.Popen(
-        [sys.executable, "-c", "print(flush=True); input()", "--trust-remote-code"],
+        ["/bin/sh", "-c", "echo; read line", "--trust-remote-code"],  # another account cannot run this Python below /root
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         env={"HOME": "/its/home"}, user=65534, group=65533, extra_groups=[65532], cwd="/",
     )  # fmt: skip
