@@ -110,6 +110,7 @@ SOURCES: dict[str, Callable[[Path], tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
 def test_no_control_character_reaches_the_terminal(source: str, tmp_path: Path) -> None:
     shown = on_terminal(*SOURCES[source](tmp_path), folder=tmp_path)

@@ -142,6 +142,7 @@ def test_whole_gpus_are_divided_before_slices() -> None:
     assert "name slices for some: gpus" in (caught.value.hint or "")
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from([10, 20, 40]), max_size=4), st.integers(2, 5))
 def test_no_slice_is_given_twice(sizes: list[int], count: int) -> None:
     hosts = services_of(**{f"s{number}": {"model": "o/8b"} if number % 2 else {} for number in range(count)})

@@ -62,6 +62,7 @@ def failing(tmp_path: Path, number: int, *, causes: int) -> Folder:
     return folder
 
 
+@pytest.mark.slow
 def test_hosts_in_many_states_keep_to_the_width_when_failures_take_the_lines() -> None:
     causes = [(Finding(cause=f"cause-{number}", confidence=0.9),) for number in range(100)]
     hosts = [
@@ -281,6 +282,7 @@ def serving(folder: Folder, name: str, address: str) -> list[PhaseResult]:
     return [result(name, phase) for phase in SECONDS]
 
 
+@pytest.mark.slow
 def test_hundreds_of_hosts_that_serve_or_are_silent_are_a_few_lines(tmp_path: Path) -> None:
     names = [f"gpu-{place:03}" for place in range(300)]
     folder, results = Folder(tmp_path / RUN, [host(name) for name in names]), []

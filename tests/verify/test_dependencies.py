@@ -154,6 +154,7 @@ def test_results_are_kept_when_the_run_is_killed() -> None:
     }
 
 
+@pytest.mark.slow
 def test_results_are_kept_when_the_run_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     def hang(*_: object) -> None:
         time.sleep(600)
@@ -166,6 +167,7 @@ def test_results_are_kept_when_the_run_hangs(monkeypatch: pytest.MonkeyPatch) ->
     assert found["frame.run", None] == "error: cannot tell: did not finish within 4 s and was stopped"
 
 
+@pytest.mark.slow
 def test_a_run_may_take_as_long_as_all_its_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run has no limit for its whole time; it ends when no check answers in time."""
 

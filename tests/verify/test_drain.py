@@ -231,6 +231,7 @@ def test_a_unit_is_stopped_and_started_by_its_own_manager(
     assert calls == [f"{scope}{word} firstlight-vllm.service" for word in ("stop", "reset-failed", "start")]
 
 
+@pytest.mark.slow
 def test_the_load_of_a_service_is_measured(prefix: Path) -> None:
     def cores(program: str) -> float:
         process = subprocess.Popen([sys.executable, "-c", program])

@@ -25,6 +25,7 @@ PAGE = (PAGES / "verify.md").read_text()
 SCHEMA: dict[str, Any] = json.loads((PAGES / "verify.schema.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_real_run_matches_the_schema_and_one_with_another_status_does_not() -> None:
     # Imported here: it builds dozens of grammars, which would cost every collection a second.
     import jsonschema

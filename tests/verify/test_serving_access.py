@@ -89,6 +89,7 @@ def test_a_protected_service_passes_with_a_request_to_every_known_route(service:
     assert KEY not in str(outcome)
 
 
+@pytest.mark.slow
 def test_behind_the_middleware_other_routes_are_requested_too(service: Service, server: Server) -> None:
     planned = replace(PLAN, unit="ExecStart=vllm serve m --middleware firstlight_attention.access.RequireKey")
     others = ("/invocations", "/docs", "/metrics", "/openapi.json", "/no-such-route")
@@ -107,6 +108,7 @@ def test_a_server_with_another_key_than_the_file_is_a_failure(service: Service, 
     assert (outcome.status, outcome.reason) == ("fail", "/v1/models answers 401 with the key of etc/service.env")
 
 
+@pytest.mark.slow
 def test_one_route_that_answers_without_a_key_is_a_failure(service: Service, server: Server) -> None:
     server.guarded = ("/v1", "/v2")
     outcome = evaluate(PLAN, collect(service, PLAN, ("127.0.0.1",), "0.32.0"))

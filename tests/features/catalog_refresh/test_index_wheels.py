@@ -13,6 +13,7 @@ from tests.features.catalog_refresh.conftest import vllm_wheel
 from tests.stage.site import Site
 
 
+@pytest.mark.slow
 def test_a_file_read_by_ranges_equals_the_file(site: Site, index: WheelIndex) -> None:
     generator = random.Random(7)
     content = generator.randbytes(3 * BLOCK + 1234)

@@ -196,6 +196,7 @@ def test_the_end_of_one_host_ends_the_servers_of_all(hosts: Hosts, lost: int, by
     wait_until(lambda: all(map(is_gone, servers[lost])))
 
 
+@pytest.mark.slow
 def test_a_frozen_host_counts_as_lost(hosts: Hosts) -> None:
     head, other = hosts.start(0), hosts.start(1)
     servers = hosts.servers(0)
@@ -206,6 +207,7 @@ def test_a_frozen_host_counts_as_lost(hosts: Hosts) -> None:
     assert "has been silent for 5 s" in hosts.said(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [0, 1], ids=["the server", "a process below it"])
 def test_a_stopped_process_counts_as_the_end_of_its_server(hosts: Hosts, part: int) -> None:
     head, other = hosts.start(0), hosts.start(1)
@@ -217,6 +219,7 @@ def test_a_stopped_process_counts_as_the_end_of_its_server(hosts: Hosts, part: i
     assert "host 1 (127.0.0.1) reports that a server has ended" in hosts.said(0)
 
 
+@pytest.mark.slow
 def test_a_process_of_the_engine_that_ended_counts_as_the_end_of_its_server(hosts: Hosts) -> None:
     """As vLLM's processes, it has a title; its parent outlives it, and waits for it late."""
     head, other = hosts.start(0, title="VLLM::Worker_TP0"), hosts.start(1)
@@ -229,6 +232,7 @@ def test_a_process_of_the_engine_that_ended_counts_as_the_end_of_its_server(host
     assert f"process {servers[0][1]} (VLLM::Worker_TP0) of the server of this one has ended" in hosts.said(0)
 
 
+@pytest.mark.slow
 def test_a_host_with_another_release_is_not_let_in(hosts: Hosts) -> None:
     hosts.start(0)
     other = hosts.start(1, agreement="different")
