@@ -16,6 +16,8 @@ from tests.install.modules import run_module
 from tests.install.scripts import script_text
 from tests.pipeline.test_up_to_date import make_desired
 
+pytestmark = pytest.mark.slow
+
 
 def make_environment(prefix: Path, folder: str) -> None:
     for name in ("bin", "python", "models", "etc", f"envs/{folder}"):

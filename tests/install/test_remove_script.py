@@ -12,6 +12,8 @@ import pytest
 
 from tests.install.scripts import run_sh
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

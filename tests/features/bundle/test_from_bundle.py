@@ -22,6 +22,8 @@ from tests.features.bundle.test_bundle import make
 from tests.house.test_tracked_files import tracked
 from tests.stage.test_model import write_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def request_from_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandRequest:
