@@ -51,11 +51,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests on hosts, which come last, and slow tests; leave out long tests without a turn."""
+    """Mark the tests on hosts, which come last, and slow tests, which long ones are too; leave out long tests without a turn."""
     for item in items:
         if _needs_hosts(item):
             item.add_marker("fleet")
-        if _needs_hosts(item) or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+        fixtures = getattr(item, "fixturenames", ())
+        if _needs_hosts(item) or not SLOW_FIXTURES.isdisjoint(fixtures) or item.get_closest_marker("long"):
             item.add_marker("slow")
     items.sort(key=lambda item: (rank(path := item.nodeid.partition("::")[0]), path))
     if (share := levels.share_of(config.getoption("long_share"), datetime.now(UTC))) is not None:

@@ -26,10 +26,10 @@ TOOLS = {
     "shellcheck": ["shellcheck", "--external-sources", "firstlight", ".ci/run"],
     "shellcheck-fragments": ["shellcheck", "--external-sources", "--shell=sh", *FRAGMENTS],
 }
-SLOW = {"mypy": [pytest.mark.slow], "ansible-lint": [pytest.mark.slow, pytest.mark.long(seconds=50)]}
+MARKS = {"mypy": pytest.mark.slow, "ansible-lint": pytest.mark.long(seconds=50)}
 
 
-@pytest.mark.parametrize("tool", [pytest.param(tool, marks=SLOW.get(tool, [])) for tool in TOOLS])
+@pytest.mark.parametrize("tool", [pytest.param(tool, marks=MARKS.get(tool, ())) for tool in TOOLS])
 def test_a_tool_reports_no_problem(tool: str) -> None:
     command = TOOLS[tool]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

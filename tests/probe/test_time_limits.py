@@ -12,8 +12,9 @@ import pytest
 from tests.features.gateway.running import wait_until
 from tests.probe.here import AS_ROOT, program, run, traces, with_first
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_a_hanging_tool_loses_only_its_own_sections_and_what_it_has_started_is_ended(tmp_path: Path) -> None:
     program(
         tmp_path,
@@ -33,7 +34,6 @@ def test_a_hanging_tool_loses_only_its_own_sections_and_what_it_has_started_is_e
     wait_until(lambda: not any(Path("/proc", pid, "exe").exists() for pid in pids), "what it has started runs on")
 
 
-@pytest.mark.slow
 def test_a_disk_that_does_not_answer_hides_no_other(tmp_path: Path) -> None:
     df = shutil.which("df")
     program(
@@ -51,7 +51,6 @@ def test_a_disk_that_does_not_answer_hides_no_other(tmp_path: Path) -> None:
     assert set((tmp_path / "df.calls").read_text(encoding="ascii").split()) == {"2"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("limit_s", "budget_s"), [(300, 1), (None, 5)], ids=["a limit in vain", "no timeout here"])
 def test_a_process_that_cannot_be_ended_is_abandoned(tmp_path: Path, limit_s: int | None, budget_s: int) -> None:
     # A process in uninterruptible sleep ignores even SIGKILL; here the limit never takes effect.
@@ -68,7 +67,6 @@ def test_a_process_that_cannot_be_ended_is_abandoned(tmp_path: Path, limit_s: in
         os.kill(int(pid), signal.SIGKILL)
 
 
-@pytest.mark.slow
 @AS_ROOT
 def test_a_slow_directory_service_costs_only_the_names() -> None:
     with tempfile.TemporaryDirectory() as name:

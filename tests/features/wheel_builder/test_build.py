@@ -20,7 +20,7 @@ from tests.features.wheel_builder.conftest import GLIBC, Site, nobody, sample_ke
 from tests.features.wheel_builder.test_command import wheels
 from tests.stage.stacks import FACTS, PYTHON, resolve_to
 
-pytestmark = [pytest.mark.slow, pytest.mark.long("a wheel of CUDA code", seconds=60)]
+pytestmark = pytest.mark.long("a wheel of CUDA code", seconds=60)
 
 
 def wheel_of(site: Site) -> Path:
