@@ -176,11 +176,12 @@ class Site:
         assert next(stream) == "0 "
         return stream
 
-    def admin(self, command: str) -> str:
-        """Return the answer of HAProxy's socket."""
+    def admin(self, command: str, name: str = "admin.sock") -> str:
+        """Return the answer of a socket of HAProxy."""
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(f"{self.gateway.run_folder}/admin.sock")
+            connection.connect(f"{self.gateway.run_folder}/{name}")
             connection.sendall(f"{command}\n".encode())
+            connection.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
 
     def state(self, host: str) -> str:
@@ -219,7 +220,11 @@ class Site:
         """Load other files as systemd's reload does; returns when they are in use."""
         self.gateway = gateway
         self.write()
-        wait_until(self._runs_new_files, "the new files are never used", self._ask_to_reload)
+        # The master loses a signal that comes while it ends an earlier reload, and a second one would begin a reload that nobody waits for.
+        wait_until(self._master_answers, "HAProxy's master never answers")
+        self.process.send_signal(signal.SIGUSR2)
+        wait_until(self._runs_new_files, "the new files are never used")
+        wait_until(self._master_answers, "HAProxy's master never answers again")
 
     def write(self) -> None:
         """Write its files where HAProxy reads them, with the hosts drained that are drained."""
@@ -232,7 +237,7 @@ class Site:
         self.digest = files.digest
 
     def start(self) -> None:
-        """Start HAProxy as its unit does; returns when its master listens, which may be later than its worker."""
+        """Start HAProxy as its unit does; returns when its master answers, which may be later than its worker."""
         words = ["haproxy", "-W", "-S", f"{self.folder}/master.sock,mode,600"]
         with (self.folder / "haproxy.log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -242,24 +247,18 @@ class Site:
                 stderr=log,
                 env={**os.environ, **unit_variables()},
             )
-        wait_until(self._master_listens, "HAProxy's master never listens")
+        wait_until(self._master_answers, "HAProxy's master never answers")
 
     def stop(self) -> None:
         """End HAProxy."""
         self.process.terminate()
         self.process.wait(DEADLINE_S)
 
-    def _master_listens(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(f"{self.folder}/master.sock")
-        return True
+    def _master_answers(self) -> bool:
+        return "worker" in self.admin("show proc", "master.sock")
 
     def _runs_new_files(self) -> bool:
         return self.digest in self.admin("get var proc.firstlight")
-
-    def _ask_to_reload(self) -> None:
-        # HAProxy's master loses a signal that arrives while it finishes an earlier reload.
-        self.process.send_signal(signal.SIGUSR2)
 
 
 @contextmanager
@@ -288,16 +287,10 @@ def unit_variables() -> dict[str, str]:
     return dict(text.split("=", 1) for name, _, text in lines if name == "Environment")
 
 
-def wait_until(
-    seen: Callable[[], bool], otherwise: str, again: Callable[[], None] = lambda: None, *, every_s: float = 0.05
-) -> None:
-    """Wait until a condition is true, which is looked at every so many seconds; `again` is called once a second."""
+def wait_until(seen: Callable[[], bool], otherwise: str, *, every_s: float = 0.05) -> None:
+    """Wait until a condition is true, which is looked at every so many seconds."""
     deadline = time.monotonic() + DEADLINE_S
-    turn = 0
     while True:
-        if turn % round(1 / every_s) == 0:
-            again()
-        turn += 1
         try:
             if seen():
                 return

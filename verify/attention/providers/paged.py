@@ -179,6 +179,7 @@ def _call(name: str, *arguments: Any) -> Any:
 def _prepare_cpu() -> str | None:
     if reason := load():
         return reason
+    torch.cpu._init_amx()  # noqa: SLF001 - the kernels use AMX's registers, which Linux gives on request only
     return None if hasattr(torch.ops._C, "cpu_attention_with_kv_cache") else "vLLM's kernels are not those for CPUs"  # noqa: SLF001
 
 

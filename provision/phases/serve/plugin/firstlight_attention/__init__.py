@@ -2,7 +2,7 @@
 
 vLLM calls `register` in each of its processes, including the engine and its workers. From then on the plugin records
 every attention layer that the process creates, in `FIRSTLIGHT_PROOF_DIR/attention-PID.json`. Without that variable it
-does nothing. The file reports errors of the plugin as `problem`; they never reach the engine.
+records nothing. The file reports errors of the plugin as `problem`; they never reach the engine.
 
 Standard library only, Python 3.9 or newer: it must load with any release of vLLM.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from . import stacks
+from . import amx, stacks
 
 LAYER_CLASSES = (
     # From vLLM 0.15: one module per kind of layer.
@@ -42,7 +42,8 @@ SWITCHES = ("VLLM_ROCM_USE_AITER", "AITER_JIT_DIR")
 
 
 def register() -> None:
-    """Start recording in this process. Do nothing without a folder for the records."""
+    """Prepare this process, and start recording where there is a folder for the records."""
+    amx.request_tiles()
     folder = os.environ.get("FIRSTLIGHT_PROOF_DIR")
     if not folder or _Notes.of_this_process is not None:
         return
