@@ -16,6 +16,8 @@ from tests.fleet.vendor import NEW, OLD, Package, Signer, build_repository, buil
 
 HOLDS_LOCK = "import fcntl, time; file = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print('held', flush=True); time.sleep({seconds})"
 
+pytestmark = pytest.mark.long(seconds=80)
+
 
 @pytest.fixture(scope="module")
 def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signer]:

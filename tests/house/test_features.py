@@ -48,14 +48,14 @@ def test_every_feature_says_what_it_is() -> None:
         assert (ROOT / "tests/features" / name).is_dir(), name
 
 
-@pytest.mark.slow
+@pytest.mark.long("copies without features", seconds=55)
 @pytest.mark.parametrize("name", FEATURES)
 def test_a_copy_without_a_feature_plans(name: str, tmp_path: Path) -> None:
     dependents = {other for other, needed in NEEDS.items() if name in needed}
     plans(copy_without({name} | dependents, tmp_path))
 
 
-@pytest.mark.slow
+@pytest.mark.long("copies without features", seconds=55)
 def test_a_copy_without_features_plans_and_passes_tests_of_the_core(tmp_path: Path) -> None:
     plans(copy_without(set(FEATURES), tmp_path))
     run(tmp_path, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *QUICK)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.install.conftest import Site, make_site, newer_wheels
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long(seconds=30)
 
 
 STEPS = [

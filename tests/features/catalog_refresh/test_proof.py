@@ -89,7 +89,7 @@ def planned(vllm: str) -> Resolution:
     return choose_stacks({"h": facts}, {"h": Settings(vllm=vllm)}).classes[0]
 
 
-@pytest.mark.slow
+@pytest.mark.long("proofs of releases", seconds=35)
 def test_a_new_release_that_loads_counts_as_tested(user: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # as where uv has fetched the Python of this program
     assert planned("latest").candidates[0].id != "vllm-0.40.0-cpu-community"
@@ -107,7 +107,7 @@ def test_a_new_release_that_loads_counts_as_tested(user: Path, tmp_path: Path, m
     assert overlays() == known
 
 
-@pytest.mark.slow
+@pytest.mark.long("proofs of releases", seconds=35)
 def test_a_release_that_does_not_load_stays_untested(site: Site, user: Path) -> None:
     add_release(site, engine="import no_such_module\n")
     with pytest.raises(ProofError) as caught:
@@ -123,7 +123,7 @@ def test_a_release_that_does_not_load_stays_untested(site: Site, user: Path) -> 
     assert planned("latest").candidates[0].id != "vllm-0.40.0-cpu-community"
 
 
-@pytest.mark.slow
+@pytest.mark.long("proofs of releases", seconds=35)
 def test_an_interrupted_proof_leaves_nothing_and_can_be_repeated(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> int:
         assert list(user.glob("*/environment/bin/python"))

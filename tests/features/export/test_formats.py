@@ -82,7 +82,7 @@ def places(node: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, 
                 yield from places(value, (*above, key))
 
 
-@pytest.mark.slow
+@pytest.mark.long(seconds=13)
 @pytest.mark.parametrize("kind", ["production-stack", "lws", "kserve"])
 def test_every_file_passes_its_schema_and_every_misspelt_key_is_refused(kind: Format, everything: list[Any]) -> None:
     import jsonschema

@@ -35,7 +35,7 @@ from tests.verify.test_serving_vectors import Handler as VectorHandler
 from verify.serving.client import ANOTHER_KEY
 from verify.tables import table
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long(seconds=45)
 
 KINDS = [case["name"] for case in table("contract")["case"] if "task" not in case and case.get("needs") != "tools"]
 

@@ -33,7 +33,10 @@ from tests.features.rollout.site import recorded
 from tests.fleet.command_runner import CommandRunner
 from tests.pipeline.test_verify import context_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="a gateway belongs to root")]
+pytestmark = [
+    pytest.mark.long(seconds=40),
+    pytest.mark.skipif(os.geteuid() != 0, reason="a gateway belongs to root"),
+]
 
 
 @pytest.fixture(scope="module")

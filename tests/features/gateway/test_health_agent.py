@@ -11,7 +11,7 @@ import pytest
 
 from tests.features.gateway.running import KEY, Site, running, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long(seconds=28)
 
 
 @pytest.fixture

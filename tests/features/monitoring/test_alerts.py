@@ -53,7 +53,7 @@ def expected(case: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"exp_labels": labels | rule["labels"], "exp_annotations": texts | {"summary": case["summary"]}}]
 
 
-@pytest.mark.slow
+@pytest.mark.long("alerts by promtool", seconds=25)
 @pytest.mark.parametrize("name", RULES)
 def test_an_alert_has_cases_in_which_it_fires_and_stays_quiet_and_promtool_agrees(name: str, tmp_path: Path) -> None:
     cases = [case for case in CASES if case["alert"] == name]
