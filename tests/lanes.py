@@ -19,7 +19,7 @@ _LONGEST = (
     *(
         f"{FLEET}/test_{name}.py"
         for name in (
-            *("faults", "watchdog", "releases", "real_drivers", "drivers", "span"),
+            *("watchdog", "faults", "releases", "span", "real_drivers", "drivers"),
             *("gateway", "roles", "user", "monitoring"),
         )
     ),
