@@ -53,6 +53,14 @@ def test_endlessly_nested_facts_are_refused() -> None:
     assert "facts.json: no host facts: no JSON" in error.text
 
 
+@pytest.mark.parametrize("value", ["9" * 400, 10**400], ids=["text", "number"])
+def test_a_number_without_end_in_any_place_is_planned_or_refused(value: object) -> None:
+    facts = document(H100)
+    for path in [*paths(facts)][1:]:
+        error = refused(lambda path=path: planned(json.dumps(changed(facts, path, value))))  # type: ignore[misc]
+        assert error is None or error.hint
+
+
 NEW = st.one_of(JSON, TEXT, st.sampled_from(["0", "1.2.3", "v1", "9" * 400, "580", "580.x", "1e9", "-1", " "]))
 
 

@@ -178,7 +178,7 @@ def _present_gib(facts: HostFacts, settings: Settings, platform: Platform, serve
 
 
 def _capped(size: int | None, most: float, present: float = 0.0) -> int | None:
-    return None if size is None else math.ceil(min(size // GIB + present, most))
+    return None if size is None else math.ceil(min(min(size // GIB, most) + present, most))
 
 
 def _pythons(facts: HostFacts, *, escalates: bool | None, torch: bool) -> tuple[Python, ...]:
