@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from tests.pipeline.test_diagnosis import BROKEN, result, run_folder
 pytestmark = pytest.mark.slow
 
 LONG_S = 60.0
+READ_INPUT = (["0", "0x0"], ["63", "0x0"])
+"""System call read() and standard input, as /proc/PID/syscall names them on x86_64 and on aarch64."""
 
 
 @pytest.fixture
@@ -33,6 +36,14 @@ def read_until(terminal: int, text: bytes) -> bytes:
     while text not in shown:
         shown += os.read(terminal, 4096)
     return shown
+
+
+def until_it_reads(process: subprocess.Popen[bytes]) -> None:
+    """Return when a process waits for what is typed: Python notices a signal from just before that call after it only."""
+    deadline = time.monotonic() + LONG_S
+    while Path(f"/proc/{process.pid}/syscall").read_text().split()[:2] not in READ_INPUT:
+        assert time.monotonic() < deadline, "it does not read its standard input"
+        time.sleep(0.01)
 
 
 def test_ctrl_c_leaves_a_summary_and_restores_the_terminal(waiting: tuple[subprocess.Popen[bytes], int, Path]) -> None:
@@ -82,6 +93,7 @@ def test_ctrl_c_at_the_question_changes_nothing(tmp_path: Path) -> None:
     words = ("doctor", "--limit", "localhost", "--apply")
     process, ours = start_on_terminal(*words, logs=logs, stdout=subprocess.PIPE)
     read_until(ours, b"do it? [y/N]: ")
+    until_it_reads(process)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=LONG_S)
     assert process.returncode == 130

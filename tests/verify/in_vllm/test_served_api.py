@@ -57,6 +57,15 @@ def test_a_sound_server_keeps_the_contract(service: Service) -> None:
     assert (found.refused, found.late) == ({}, ())
 
 
+def test_the_tool_call_is_made_before_the_answer_is_cut_off(service: Service) -> None:
+    (service.prefix / "fault").write_text("")
+    [case] = [case for case in table("contract")["case"] if case["name"] == "tool call"]
+    for prompt in table("contract")["prompts"]:
+        [answer] = Asker(Client(service.endpoint, 60.0, "k"), is_builtin=True).answers(case, prompt)
+        [choice] = answer.choices
+        assert (choice.finish_reason, len(choice.tool_calls)) == ("stop", 1), choice.text
+
+
 @pytest.mark.parametrize("fault", [fault for fault in ALL if fault.family == "API"], ids=lambda fault: fault.name)
 def test_what_breaks_the_contract_is_noticed(service: Service, fault: ServedFault) -> None:
     (service.prefix / "fault").write_text(fault.name)
