@@ -28,8 +28,15 @@ class Program:
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._name = name
-        self._process = subprocess.Popen(command, env=environment, start_new_session=True)
+        # It waits for its guard: otherwise it would go on without one if this process were killed in between.
+        held = ("/bin/sh", "-c", 'read -r _ && exec "$@" </dev/null', "sh", *command)
+        waiting, begin = os.pipe()
+        self._process = subprocess.Popen(held, env=environment, start_new_session=True, stdin=waiting)
+        os.close(waiting)
         self._guarded = guard(self._process.pid)
+        with contextlib.suppress(BrokenPipeError):
+            os.write(begin, b"\n")
+        os.close(begin)
         self._watched = WatchedProcesses(self._process.pid, table("engine")["titles"])
 
     def fault(self) -> str | None:
