@@ -234,7 +234,9 @@ def test_a_slow_engine_under_full_load_is_left_alone(host: FleetHost) -> None:
     host.sh(f"kill -USR2 $({WORKER}1)")
     answers = Load(host).answers()
     assert [status for status, _ in answers] == [200] * LOAD
-    assert max(seconds for _, seconds in answers) > RESTART["idle_s"], "a step took longer than an idle engine may"
+    assert max(seconds for _, seconds in answers) > 1.5 * RESTART["idle_s"], (
+        "a step took longer than an idle engine may"
+    )
     assert (host.sh(INVOCATION), count(host)) == (before, noted)
     host.sh(f"rm -r {DROPIN} {PREFIX}/current/lib/python3*/site-packages/hook.*; systemctl daemon-reload")
 
