@@ -3,6 +3,8 @@
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.serve.test_plugin import PLUGIN, REGISTER
 from tests.verify.conftest import torch_python
 
@@ -28,16 +30,27 @@ def answers(python: Path, code: str) -> list[str]:
     ).stdout.split()
 
 
-def test_an_engine_on_a_cpu_may_use_the_registers_that_the_cpu_has(torch_python: Path) -> None:
+VLLM = """
+import sys, types
+def vllm(*, is_cpu):
+    platform = types.SimpleNamespace(is_cpu=lambda: is_cpu)
+    sys.modules["vllm.platforms"] = types.SimpleNamespace(current_platform=platform)
+"""
+"""What vLLM tells of the devices that it computes on."""
+
+
+@pytest.mark.parametrize("cuda", [None, "13.0"], ids=["build-for-CPUs", "build-for-CUDA"])
+def test_an_engine_on_a_cpu_may_use_the_registers_that_the_cpu_has(torch_python: Path, cuda: str | None) -> None:
     has = "amx_tile" in Path("/proc/cpuinfo").read_text().split()
-    said = answers(torch_python, f"import torch\nprint(permitted())\n{REGISTER}\nprint(permitted())")
-    assert said == ["False", str(has)]
+    code = f"import torch\ntorch.version.cuda = {cuda!r}\n{VLLM}\nvllm(is_cpu=True)\nprint(permitted())"
+    assert answers(torch_python, f"{code}\n{REGISTER}\nprint(permitted())") == ["False", str(has)]
 
 
 def test_an_engine_on_cards_asks_for_nothing(torch_python: Path) -> None:
-    code = "import torch\ntorch.version.cuda = '13.0'"
+    code = f"import torch\n{VLLM}\nvllm(is_cpu=False)"
     assert answers(torch_python, f"{code}\n{REGISTER}\nprint(permitted())") == ["False"]
 
 
-def test_a_process_without_torch_asks_for_nothing(torch_python: Path) -> None:
-    assert answers(torch_python, f"{REGISTER}\nprint(permitted())") == ["False"]
+@pytest.mark.parametrize("vllm", ["", f"{VLLM}\nvllm(is_cpu=True)"], ids=["no-vLLM", "vLLM"])
+def test_a_process_without_torch_asks_for_nothing(torch_python: Path, vllm: str) -> None:
+    assert answers(torch_python, f"{vllm}\n{REGISTER}\nprint(permitted())") == ["False"]

@@ -10,10 +10,12 @@ import sys
 
 
 def request_tiles() -> None:
-    """Ask in this process, if it computes on a CPU; its children may use the registers too."""
-    torch = sys.modules.get("torch")
-    if torch is None or torch.version.cuda or torch.version.hip:
+    """Ask in this process, if its vLLM computes on CPUs; its children may use the registers too."""
+    platform = getattr(sys.modules.get("vllm.platforms"), "current_platform", None)
+    # A build of torch says nothing: one for CUDA computes on the CPU under a vLLM for CPUs.
+    if platform is None or not platform.is_cpu():
         return
-    request = getattr(torch.cpu, "_init_amx", None)  # older releases of torch lack it
+    torch = sys.modules.get("torch")
+    request = getattr(getattr(torch, "cpu", None), "_init_amx", None)  # older releases of torch lack it
     if request is not None:
         request()
