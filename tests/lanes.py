@@ -19,7 +19,7 @@ _LONGEST = (
     *(
         f"{FLEET}/test_{name}.py"
         for name in (
-            *("watchdog", "faults", "releases", "span", "real_drivers", "drivers"),
+            *("watchdog", "span", "faults", "releases", "real_drivers", "drivers"),
             *("gateway", "roles", "user", "monitoring"),
         )
     ),
