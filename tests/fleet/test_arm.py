@@ -16,7 +16,7 @@ from tests.fleet.emulation import ARM64
 from tests.fleet.fixtures import require_hosts
 from tests.fleet.hosts import Fleet
 
-pytestmark = pytest.mark.long(seconds=250)
+pytestmark = pytest.mark.long(seconds=420)
 DRIVER = "580.178.04"
 NEWEST = newest_first(catalog().releases)[0].version
 

@@ -26,7 +26,7 @@ from tests.serve.test_unit import CPU, CUDA, IMAGE, UUIDS, container, sliced
 from verify.serving.service_plan import ServicePlan
 
 # On Debian 13 the wheels are those of CUDA (test_default_index.py).
-pytestmark = [pytest.mark.long(seconds=660), pytest.mark.usefixtures("wheels_for_file")]
+pytestmark = [pytest.mark.long(seconds=880), pytest.mark.usefixtures("wheels_for_file")]
 GUIDE = ROOT / "docs/guides/containers.md"
 UNIT = "firstlight-vllm.service"
 QUADLET, SYSTEM_UNIT = "/etc/containers/systemd/firstlight-vllm.container", f"/etc/systemd/system/{UNIT}"
@@ -274,7 +274,7 @@ def test_an_uninstallation_leaves_nothing(firstlight: CommandRunner, host: Fleet
     assert host.sh(f"systemctl list-units --all --no-legend {UNIT}").strip() == ""
 
 
-@pytest.mark.long("a container from a bundle", seconds=270)
+@pytest.mark.long("a container from a bundle", seconds=450)
 def test_a_bundle_has_the_image_for_a_controller_and_a_host_without_a_network(
     fleet: Fleet, host: FleetHost, image: Path, wheels_for_file: Path
 ) -> None:

@@ -22,7 +22,7 @@ KERNEL = os.uname().release
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param((suite, name), id=name, marks=pytest.mark.long(f"drivers on {name}", seconds=210))
+        pytest.param((suite, name), id=name, marks=pytest.mark.long(f"drivers on {name}", seconds=320))
         for suite, name in ((BOOKWORM, "debian12"), (TRIXIE, "debian13"))
     ],
 )

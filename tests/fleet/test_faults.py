@@ -32,7 +32,7 @@ LIMIT_S = 600.0
 RESTART_S = 180
 REPAIR = pytest.mark.long("faults that a run repairs", seconds=560)
 """Tests from the restart with other settings to the host as it was: faults leave what only a run repairs."""
-MODEL_OF_A_USER = pytest.mark.long("a user's model", seconds=950)
+MODEL_OF_A_USER = pytest.mark.long("a user's model", seconds=480)
 WRONG_NUMBERS = [pytest.param(fault, marks=pytest.mark.long(seconds=8), id=fault.name) for fault in wrong_numbers.ALL]
 OTHERS = (
     *FILES,
@@ -47,7 +47,7 @@ OTHERS = (
     *administration.ALL,
     FROZEN,
 )
-CHANGES = [pytest.param(fault, marks=pytest.mark.long(seconds=6), id=fault.name) for fault in OTHERS]
+CHANGES = [pytest.param(fault, marks=pytest.mark.long(seconds=4), id=fault.name) for fault in OTHERS]
 DAMAGES = [fault for fault in (*FILES, *INJECTED, *MODEL, *SECRETS, *UNIT) if fault.status == "fail"]
 """Changes outside the installation, which an administrator may have made on purpose, cause warnings and stay."""
 

@@ -8,7 +8,7 @@ from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import FleetHost
 from tests.fleet.serving import INVOCATION, PREFIX
 
-pytestmark = pytest.mark.long(seconds=105)
+pytestmark = pytest.mark.long(seconds=130)
 
 SHORT = ("--input-tokens", "16", "--output-tokens", "4", "--concurrency", "2", "--requests", "8")
 

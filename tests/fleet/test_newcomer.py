@@ -102,7 +102,7 @@ def here() -> Iterator[tuple[CommandRunner, str]]:
             disk.detach(prefix.parent)
 
 
-@pytest.mark.long(seconds=150)
+@pytest.mark.long(seconds=125)
 @pytest.mark.usefixtures("fleet")
 def test_this_machine_without_systemd_serves_under_supervisor(here: tuple[CommandRunner, str]) -> None:
     firstlight, inventory = here

@@ -16,7 +16,7 @@ from tests.fleet.vendor import NEW, OLD, Package, Signer, build_repository, buil
 
 HOLDS_LOCK = "import fcntl, time; file = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print('held', flush=True); time.sleep({seconds})"
 
-pytestmark = pytest.mark.long(seconds=80)
+pytestmark = pytest.mark.long(seconds=110)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from tests.fleet.snapshots import boot_serving
 from tests.fleet.test_span import releases
 
 OTHER_NAME = "another-name"
-RELEASES = pytest.mark.long("releases of a host", seconds=360)
+RELEASES = pytest.mark.long("releases of a host", seconds=300)
 BEHIND_A_GATEWAY = pytest.mark.long("releases behind a gateway", seconds=700)
 
 
@@ -142,7 +142,7 @@ def test_a_release_without_its_environment_is_refused_and_the_service_continues(
     assert (after["release"], after["service_pid"]) == (before["release"], before["service_pid"])
 
 
-@pytest.mark.long(seconds=330)
+@pytest.mark.long(seconds=210)
 def test_a_switch_whose_controller_is_killed_is_undone_by_rollback_and_finished_by_the_next_run(
     firstlight: CommandRunner, host: FleetHost, inventory: str, folder: Path
 ) -> None:

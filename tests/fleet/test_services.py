@@ -18,7 +18,7 @@ from tests.fleet.inventories import inventory_of_groups
 from tests.fleet.layers import FOR_A_USER
 from tests.fleet.serving import PREFIX, ask
 
-pytestmark = pytest.mark.long(seconds=700)
+pytestmark = pytest.mark.long(seconds=780)
 UNITS = {name: f"firstlight-vllm@{name}.service" for name in ("plain", "own")}
 PORTS = {"plain": 8000, "own": 8001}
 SHORTER = 512

@@ -11,7 +11,7 @@ from tests.fleet.hosts import Fleet
 from tests.fleet.test_newcomer import log_in
 from tests.house.test_wheel import build
 
-pytestmark = pytest.mark.long(seconds=130)
+pytestmark = pytest.mark.long(seconds=190)
 
 
 def test_a_bare_host_serves_by_the_installed_tool(fleet: Fleet, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from tests.fleet.vendor_others import (
 )
 from tests.install.fleet_site import FleetSite, make_fleet_site
 
-pytestmark = pytest.mark.long(seconds=220)
+pytestmark = pytest.mark.long(seconds=250)
 
 COMPAT = CudaCompat(cuda="13.0", package="cuda-compat-13-0", folder="/usr/local/cuda-13.0/compat")
 OURS = "firstlight-amdgpu firstlight-rocm firstlight-nvidia-cuda firstlight-nvidia-container-toolkit"

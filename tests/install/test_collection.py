@@ -16,7 +16,7 @@ from uv import find_uv_bin
 from playbooks.collection import build
 from tests.install.modules import MODULES, PLAYBOOKS
 
-pytestmark = pytest.mark.long(seconds=35)
+pytestmark = pytest.mark.long(seconds=50)
 BUILDER, CREATE = "ansible-builder==3.2.0", "ansible-builder create -f"
 DOCS = "antsibull-docs==2.28.0"
 PYLINT = "pylint==3.3.7"

@@ -44,14 +44,14 @@ def run_there(python: Path, folder: Path, tmp_path: Path, files: Collection[Path
     return ", ".join(f"{number} {name}" for name, number in counts.items())
 
 
-@pytest.mark.long(seconds=230)
+@pytest.mark.long(seconds=490)
 def test_all_tests_that_need_torch_pass(
     torch_python: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     record_property(IN_TORCH, run_there(torch_python, HERE / "in_torch", tmp_path))
 
 
-@pytest.mark.long(seconds=550)
+@pytest.mark.long(seconds=680)
 def test_all_tests_of_vllms_server_pass(vllm_python: Path, tmp_path: Path) -> None:
     run_there(vllm_python, IN_VLLM, tmp_path, SERVED)
 
