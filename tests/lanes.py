@@ -15,7 +15,7 @@ FLEET = "tests/fleet"
 _ROOT = Path(__file__).resolve().parents[1]
 _LONGEST = (
     # tests/verify makes an environment of vLLM: it begins when the files of `cards` are about to go.
-    *("tests/pipeline", "tests/verify", "tests/inventory", "tests/features/multinode"),
+    *("tests/pipeline", "tests/verify"),
     *(
         f"{FLEET}/test_{name}.py"
         for name in (
@@ -23,8 +23,9 @@ _LONGEST = (
             *("gateway", "roles", "user", "monitoring"),
         )
     ),
+    *("tests/inventory", "tests/install", "tests/features/multinode", "tests/house", "tests/report"),
 )
-"""The longest lanes without hosts and with them, the longest first: no process waits for one at the end. Those of `LARGE` come before."""
+"""The longest lanes, about the longest first: no process waits for one at the end. Those of `LARGE` come before."""
 LARGE = tuple(
     f"{FLEET}/test_{name}.py"
     for name in (
@@ -33,7 +34,7 @@ LARGE = tuple(
     )
 )
 """Lanes that fill the disk, the largest first: `cards` takes 17 GB, `containers` and `provision` eight, `given_wheel` three. One at a time runs,
-from the beginning, when other processes run tests without hosts."""
+from the beginning."""
 
 
 @functools.cache
@@ -45,10 +46,10 @@ def lane(path: str) -> str:
     return FLEET if re.search(r"\bpair\b", (_ROOT / path).read_text(encoding="utf-8")) else path
 
 
-def rank(path: str) -> tuple[bool, int]:
-    """Return the place of a test file in the order of all: lanes without hosts first, and of each kind the longest first."""
+def rank(path: str) -> tuple[int, bool]:
+    """Return the place of a test file in the order of all: the longest lanes, the others on hosts, and at last the shortest, which need none."""
     place = lane(path)
-    return path.startswith(f"{FLEET}/"), _LONGEST.index(place) if place in _LONGEST else len(_LONGEST)
+    return _LONGEST.index(place) if place in _LONGEST else len(_LONGEST), not path.startswith(f"{FLEET}/")
 
 
 def next_lane(running: Collection[str], waiting: Iterable[str]) -> str:

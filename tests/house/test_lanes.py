@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.lanes import FLEET, next_lane
+from tests.lanes import FLEET, next_lane, rank
 
 
 def lanes(*names: str) -> list[str]:
@@ -26,3 +26,8 @@ def test_one_large_lane_runs_at_a_time_from_the_beginning(
 
 def test_the_shared_hosts_come_before_the_other_lanes() -> None:
     assert next_lane(lanes("cards"), [*lanes("user"), FLEET, "tests/plan"]) == FLEET
+
+
+def test_the_longest_lanes_come_first_and_the_shortest_which_need_no_hosts_last() -> None:
+    paths = ["tests/plan/test_cases.py", *lanes("jump_hosts", "span", "watchdog"), "tests/verify/test_in_torch.py"]
+    assert sorted(paths, key=rank) == [paths[4], *lanes("watchdog", "span", "jump_hosts"), paths[0]]
