@@ -55,6 +55,7 @@ def test_each_link_leads_to_a_file_and_a_heading(path: Path) -> None:
     assert list(broken_links(path)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_each_command_of_a_page_is_accepted(path: Path) -> None:
     if path.name == "CHANGELOG.md":

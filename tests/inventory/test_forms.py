@@ -89,6 +89,7 @@ def variables(listed: dict[str, Any], host: str) -> dict[str, Any]:
     return {name: value for name, value in found.items() if "{{" not in str(value)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMS)
 def test_a_public_form_is_read_as_by_ansible(
     monkeypatch: pytest.MonkeyPatch,

@@ -22,6 +22,7 @@ from tests.strange import JSON, TEXT
 ONE = "all: {vars: {ansible_connection: local}, hosts: {a: {}}}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variables", ["firstlight_env: &e {A: *e}\n", "x: " + "[" * 200_000], ids=["itself", "endless"]
 )

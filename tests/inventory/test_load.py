@@ -177,6 +177,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BROKEN)
 def test_invalid_files_are_named_with_line_and_column(
     make: Make, snapshot: SnapshotAssertion, tmp_path: Path, case: str

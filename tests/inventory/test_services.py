@@ -68,6 +68,7 @@ def test_services_of_a_machine_share_it_and_are_changed_one_after_another(make: 
     assert [[host.name for host in one] for one in in_rounds(hosts)] == [["gpu-1@chat", "gpu-2"], ["gpu-1@embed"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "names"),
     [
@@ -104,6 +105,7 @@ def test_services_are_not_given_on_the_command_line(make: Make) -> None:
         load(path, overrides={"services": TWO})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("a", "b", "wanted"),
     [
@@ -121,6 +123,7 @@ def test_two_services_do_not_want_the_same(make: Make, a: dict[str, Any], b: dic
     assert caught.value.hint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("services", "variables", "text"),
     [

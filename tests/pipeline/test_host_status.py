@@ -102,6 +102,7 @@ def test_adapters_are_named_with_their_model() -> None:
 CHANGE = Drift(kind="file", path="/p/etc/service.env", text="has 9 bytes, sealed with 8 bytes")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "text"),
     [

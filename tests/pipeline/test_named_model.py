@@ -40,6 +40,7 @@ def refusal(
     return context.outcomes.results["a"]["plan"].text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("served", "variables", "options", "refused"),
     [

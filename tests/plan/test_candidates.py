@@ -54,6 +54,7 @@ def test_torch_of_the_default_index_is_used_only_where_it_was_tested(what_if: st
     assert not any(stack.torch_stands_in for stack in accepted(f"gpu=none os=debian-13 {what_if}"))
 
 
+@pytest.mark.slow
 def test_added_candidates_need_fewer_indexes_than_the_others() -> None:
     with_more = set()
     for case in (case for case in CASES if "stack" in case.expect):

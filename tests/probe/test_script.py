@@ -96,6 +96,7 @@ def open_folder() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.mark.slow
 @AS_ROOT
 @pytest.mark.parametrize(
     ("body", "allowed", "reason"),

@@ -200,6 +200,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 """What the server answers, and what the request has besides."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
 def test_every_other_answer_is_not_ready_and_has_a_reason(
     proven: Prove, case: str, snapshot: SnapshotAssertion
@@ -503,6 +504,7 @@ def phase_proof(prefix: Path, serving: Callable[..., int], monkeypatch: pytest.M
     return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [BUILTIN, ServedModel(kind="files", name="qwen3")], ids=lambda model: model.kind)
 def test_the_phase_waits_in_slices(
     phase_proof: RoomProves, monkeypatch: pytest.MonkeyPatch, model: ServedModel

@@ -37,6 +37,7 @@ def test_an_installation_is_named_as_it_was_called(
     assert prefix_of(tmp_path / "opt") == tmp_path / "opt"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

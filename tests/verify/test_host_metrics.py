@@ -177,6 +177,7 @@ def test_a_card_that_serves_nothing_is_not_lost(
     assert ('firstlight_cards_on_bus{vendor="nvidia"} 1' in text) is counted
 
 
+@pytest.mark.slow
 def test_prometheus_accepts_names_types_and_quoted_labels() -> None:
     families = [
         *host_metrics.nvidia_families([replace(CARD, name='a "GPU" \\ of\nmine')]),

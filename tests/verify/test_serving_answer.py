@@ -227,6 +227,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(limits, name, value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cores", "after", "stopping", "reason"),
     [

@@ -35,6 +35,7 @@ def test_a_sound_engine_keeps_the_contract(asker: Asker) -> None:
     assert (outcome.status, outcome.reason) == ("ok", f"{len(found.checked)} kinds of requests are answered correctly")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_of_the_api_is_noticed(asker: Asker, api: Api, fault: str) -> None:
     api.fault = fault

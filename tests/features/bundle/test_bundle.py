@@ -232,6 +232,7 @@ def test_a_bundle_has_equal_files_of_a_model_from_the_hub(other: Store, tmp_path
     assert all(Path(file.path).is_file() for file in staged.files)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_folder", [False, True], ids=["of the hub", "of a folder"])
 def test_a_bundle_has_what_is_served_with_a_model(other: Store, tmp_path: Path, hub: Site, is_folder: bool) -> None:
     files = {path.name: path.read_bytes() for path in (tmp_path / "tiny").iterdir()}

@@ -150,6 +150,7 @@ def test_missing_space_is_an_error_before_anything_is_fetched(
     assert list(user.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "match"),
     [

@@ -179,6 +179,7 @@ def test_no_server_starts_before_all_hosts_are_there(hosts: Hosts) -> None:
     assert (hosts.folder / "interface-1").read_text() == "lo\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [0, 1])
 @pytest.mark.parametrize("by", ["server", "program", "stop"])
 def test_the_end_of_one_host_ends_the_servers_of_all(hosts: Hosts, lost: int, by: str) -> None:

@@ -7,6 +7,8 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pytest
+
 from provision.core.models.records import CheckRecord, Summary
 from provision.core.run_folder import RunFolder
 from provision.report import page
@@ -52,6 +54,7 @@ def test_text_of_hosts_is_never_interpreted_as_markup(tmp_path: Path) -> None:
     assert "\u202e" not in text
 
 
+@pytest.mark.slow
 def test_only_the_pages_own_script_may_run(large: RunFolder) -> None:
     text = page.render(large)
     script = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)[0]
