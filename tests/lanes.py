@@ -24,6 +24,7 @@ _LONGEST = (
         )
     ),
     *("tests/inventory", "tests/install", "tests/features/multinode", "tests/house", "tests/report"),
+    *("tests/stage", "tests/plan", "tests/serve", "tests/doctor", "tests/family"),
 )
 """The longest lanes, about the longest first: no process waits for one at the end. Those of `LARGE` come before."""
 LARGE = tuple(
