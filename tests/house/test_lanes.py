@@ -29,5 +29,5 @@ def test_the_shared_hosts_come_before_the_other_lanes() -> None:
 
 
 def test_the_longest_lanes_come_first_and_the_shortest_which_need_no_hosts_last() -> None:
-    paths = ["tests/plan/test_cases.py", *lanes("jump_hosts", "span", "watchdog"), "tests/verify/test_in_torch.py"]
+    paths = ["tests/ssh/test_limits.py", *lanes("jump_hosts", "span", "watchdog"), "tests/verify/test_in_torch.py"]
     assert sorted(paths, key=rank) == [paths[4], *lanes("watchdog", "span", "jump_hosts"), paths[0]]
