@@ -1,4 +1,4 @@
-"""Which tests a run has: quick without arguments, all with `--all`, and each long test within six days."""
+"""Which tests a run has: quick without arguments, all with `--all`, and each long test within as many days as there are parts."""
 
 from datetime import UTC, datetime, timedelta
 
