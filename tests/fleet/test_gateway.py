@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from provision.features.quarantine.marks import Quarantine
-from tests.features.gateway.running import ask, wait_until
+from tests.features.gateway.running import ask
 from tests.fleet.command_runner import CommandRunner, Ended
 from tests.fleet.gateway_client import CURRENT, Client, keys, repeated
 from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.inventories import inventory_of_groups
 from tests.fleet.serving import PREFIX
 from tests.fleet.stub_hosts import make_serving, serve_at
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.long("gateway", seconds=220)
 

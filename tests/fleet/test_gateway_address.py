@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.features.gateway.running import wait_until
 from tests.fleet.command_runner import CommandRunner, Ended
 from tests.fleet.gateway_client import Client, keys
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.inventories import inventory_of_groups
 from tests.fleet.stub_hosts import make_serving
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.long(seconds=110)
 

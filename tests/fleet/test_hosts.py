@@ -1,7 +1,6 @@
 """Sessions with real hosts, and their errors."""
 
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from provision.fleet.ssh import Session, open_session
 from tests.fleet.hosts import NO_SUDO, SUDO_WITH_PASSWORD, SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.inventories import hosts_of
 from tests.ssh.files import bytes_of, staged
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -34,10 +34,7 @@ def test_long_input_and_long_output_do_not_block_each_other(session: Session) ->
 def test_an_endless_command_is_ended_on_the_host(session: Session) -> None:
     with pytest.raises(RemoteCommandError, match=r"host\d+ did not end within 1 s: sleep 987"):
         session.run("sleep 987", timeout_s=1)
-    deadline = time.monotonic() + 30
-    while session.run("pgrep -f '^sleep 987' || true").stdout.strip() and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert session.run("pgrep -f '^sleep 987' || true").stdout == ""
+    wait_until(lambda: session.run("pgrep -f '^sleep 987' || true").stdout == "", "it goes on", every_s=0.5)
 
 
 def test_files_are_written_completely_and_read_again(session: Session) -> None:

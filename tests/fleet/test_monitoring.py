@@ -11,11 +11,11 @@ from urllib.parse import urlencode
 import pytest
 
 from provision.phases.verify.tool import zipapp
-from tests.features.gateway.running import wait_until
 from tests.fleet.command_runner import CommandRunner, Ended
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.inventories import inventory_of_groups
 from tests.fleet.stub_hosts import make_serving, serve_at
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.long("monitoring", seconds=170)
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from provision.run.sending import SentBytes
 from tests.fleet.hosts import Fleet, FleetHost, write_inventory
 from tests.fleet.inventories import hosts_of
 from tests.ssh.files import bytes_of, staged
+from tests.waiting import PATIENCE_S, wait_until
 
 KEYS = "/root/.ssh/authorized_keys"
 
@@ -230,7 +230,7 @@ def test_the_key_of_a_run_reads_verified_files_and_nothing_else(site: Site, tmp_
 
     def as_holder(*words: str, options: tuple[str, ...] = (), asked: str = "") -> subprocess.CompletedProcess[bytes]:
         command = [*login, *options, f"root@{site.pair[0].address}", *words]
-        return subprocess.run(command, input=asked.encode(), capture_output=True, check=False, timeout=60)
+        return subprocess.run(command, input=asked.encode(), capture_output=True, check=False, timeout=PATIENCE_S)
 
     with sessions(site.hosts[:1]) as [first]:
         first.send(site.files, site.folder)
@@ -274,9 +274,7 @@ def test_a_key_ends_with_a_killed_controller(site: Site, tmp_path: Path) -> None
         assert controller.stdout.readline() == b"granted\n"
         assert "firstlight-peers" in site.authorized()
         os.kill(controller.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 60
-    while site.pair[0].sh("pgrep -f '[p]eer.py grant' || true") and time.monotonic() < deadline:
-        time.sleep(0.2)
+    wait_until(lambda: not site.pair[0].sh("pgrep -f '[p]eer.py grant' || true"), "the grant stays", every_s=0.2)
     assert "firstlight-peers" not in site.authorized()
     assert site.pair[0].sh(f"ls -A {site.folder}") == ""
 

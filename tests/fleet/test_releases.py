@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from tests.features.gateway.running import wait_until
 from tests.fleet.command_runner import CommandRunner, event
 from tests.fleet.gateway_client import Client, keys
 from tests.fleet.hosts import SHARING_CORES, Fleet, FleetHost, write_inventory
@@ -23,6 +22,7 @@ from tests.fleet.inventories import inventory_of_groups
 from tests.fleet.serving import INVOCATION, PREFIX, ask, wait_until_healthy
 from tests.fleet.snapshots import boot_serving
 from tests.fleet.test_span import releases
+from tests.waiting import wait_until
 
 OTHER_NAME = "another-name"
 RELEASES = pytest.mark.long("releases of a host", seconds=300)

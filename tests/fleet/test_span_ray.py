@@ -3,7 +3,6 @@
 The tests run in order on the same hosts; each continues from the state that the one before left.
 """
 
-import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,8 @@ from tests.fleet import ray_on_cpu
 from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.serving import ask, wait_until_healthy
-from tests.fleet.test_span import PATIENCE_S, UNIT, main_process, span_of, state_of
+from tests.fleet.test_span import UNIT, main_process, span_of, state_of
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.long(seconds=520)
 
@@ -92,10 +92,11 @@ def test_the_death_of_a_process_that_ray_started_ends_all_and_all_serve_again(ho
     mains = [main_process(host) for host in hosts]
     [worker] = workers(other)
     other.sh(f"kill -9 {worker}")
-    deadline = time.monotonic() + PATIENCE_S
-    while any({*processes(host)} & before[host.name] for host in hosts):
-        assert time.monotonic() < deadline, "\n".join(map(state_of, hosts))
-        time.sleep(0.2)
+    wait_until(
+        lambda: not any({*processes(host)} & before[host.name] for host in hosts),
+        lambda: "\n".join(map(state_of, hosts)),
+        every_s=0.2,
+    )
     wait_until_healthy(head)
     assert ask(head)["with"][0] == 200
     assert all(main_process(host) not in ("0", main) for host, main in zip(hosts, mains, strict=True))

@@ -5,8 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,13 @@ from tests.install.conftest import Site
 from tests.install.modules import run_module, start_module
 from tests.install.scripts import ROLES
 from tests.install.wheels import build_wheel
+from tests.waiting import wait_until
 from verify.binaries import manifest
 
 pytestmark = pytest.mark.slow
 WAIT = """\
 import pathlib, time
-ends = time.monotonic() + 60
+ends = time.monotonic() + 600
 while time.monotonic() < ends and not pathlib.Path({path!r}).exists():
     time.sleep(0.05)
 """
@@ -68,13 +67,6 @@ def failure(site: Site, **changes: Any) -> str:
 def wait_for_removal(site: Site) -> None:
     """Wait until no cache of a build is left; they are removed in the background."""
     wait_until(lambda: not list((site.prefix / "envs").glob(".cache.*")))
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def compile_all(site: Site) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.install.scripts import run_sh
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -112,11 +113,11 @@ def test_what_an_interrupted_run_left_running_is_ended(installed: Path, how: str
         path.parent.mkdir()
     lock.touch()
     shutil.copy(shutil.which("sleep") or "", program)
-    words = [str(program), "300"] if how == "its program" else ["sleep", "300"]
+    words = [str(program), "900"] if how == "its program" else ["sleep", "900"]
     with lock.open() as held, subprocess.Popen(words, pass_fds=[] if how == "its program" else [held.fileno()]) as left:
         held.close()
         done = remove(str(installed))
-        assert left.wait(timeout=60) == -signal.SIGTERM
+        assert left.wait(timeout=PATIENCE_S) == -signal.SIGTERM
     assert (done.returncode, installed.exists()) == (0, False), done.stdout + done.stderr
     assert f"firstlight-changed: process {left.pid} (SIGTERM)" in done.stdout
 
@@ -179,10 +180,10 @@ def test_a_prefix_that_is_a_link_is_removed_with_its_folder(installed: Path, tmp
     link.symlink_to(installed)
     program.parent.mkdir(parents=True)
     shutil.copy(shutil.which("sleep") or "", program)
-    with subprocess.Popen([str(link / "envs/one/sleep"), "300"]) as left:
+    with subprocess.Popen([str(link / "envs/one/sleep"), "900"]) as left:
         done = remove(str(link))
         left.kill()
-        assert left.wait(timeout=60) == -signal.SIGTERM, done.stdout + done.stderr
+        assert left.wait(timeout=PATIENCE_S) == -signal.SIGTERM, done.stdout + done.stderr
     assert (done.returncode, link.is_symlink(), installed.exists()) == (0, False, False), done.stdout + done.stderr
 
 

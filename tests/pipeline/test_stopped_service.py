@@ -3,12 +3,12 @@
 import json
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.pipeline.command_lines import COMMAND, inventory_of, variables
+from tests.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -69,7 +69,7 @@ def test_both_back_ends_are_measured_on_the_host_which_keeps_the_summary_of_this
     (prefix / "logs").mkdir()
     (prefix / "logs" / "summary.txt").write_text("of the run before")
     process = begin(tmp_path, prefix, *COMPARE)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1, err
     assert out.splitlines() == ["host localhost", *TABLE["table"]]  # type: ignore[misc]
     assert calls(prefix) == ["compare --backend A --backend B --target p99=-20 --json"]
@@ -85,7 +85,7 @@ def test_a_host_that_cannot_be_measured_is_reported_with_the_reason(tmp_path: Pa
     (prefix / "answer").write_text("")
     (prefix / "problem").write_text("error: B: the server ended with 1\n\nhint: ./firstlight doctor\n")
     process = begin(tmp_path, prefix, *COMPARE, "--json")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 3
     assert json.loads(out) == []
     assert "host `localhost`: B: the server ended with 1" in err
@@ -97,11 +97,9 @@ def test_an_interrupted_command_starts_the_service_again(
 ) -> None:
     (prefix / "slow").touch()
     process = begin(tmp_path, prefix, *arguments)
-    deadline = time.monotonic() + 60
-    while not calls(prefix) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: calls(prefix), "it never begins")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, out + err
     assert calls(prefix)[-1] == "--resume"
     events = [json.loads(line) for line in (tmp_path / "logs" / "latest" / "events.jsonl").read_text().splitlines()]

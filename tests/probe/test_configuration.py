@@ -8,6 +8,7 @@ from provision.phases.probe.assemble import parse
 from provision.phases.probe.parsers import configuration, nvidia
 from provision.phases.probe.reading import CONFIGURATION, script
 from provision.phases.probe.sections import Section
+from tests.waiting import PATIENCE_S
 
 
 def section(text: str) -> Section:
@@ -62,7 +63,7 @@ def test_enabled_units_are_read() -> None:
 def test_the_script_reads_this_machine_only_when_asked() -> None:
     def run(*, with_configuration: bool) -> Configuration | None:
         text = script(prefix="/p", groups=("group_files",), more={CONFIGURATION} if with_configuration else ())
-        done = subprocess.run(["sh", "-s"], input=text, capture_output=True, text=True, check=True, timeout=60)
+        done = subprocess.run(["sh", "-s"], input=text, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
         return parse("here", done.stdout).configuration
 
     assert run(with_configuration=False) is None

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.features.gateway.running import wait_until
 from tests.probe.here import AS_ROOT, program, run, traces, with_first
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -19,6 +19,7 @@ from provision.report.endpoint import chat_commands
 from provision.report.next_steps import command_lines
 from provision.report.screen import first_screen_of
 from tests.report.sample import Folder, host, served
+from tests.waiting import PATIENCE_S
 
 LIMITS = {"serveraliveinterval", "stricthostkeychecking", "clearallforwardings"}
 """What a program needs, and a person does not."""
@@ -175,5 +176,5 @@ def test_a_command_pasted_from_the_first_screen_asks_the_model(
         screen = first_screen_of(folder.text())
         lines = screen[screen.index("\nAsk ") : screen.index("\nAttention ")].replace("Ask", "   ", 1)
         assert all(line.endswith((" \\", "'\\")) for line in lines.strip().splitlines()[:-1]), "no break within quotes"
-        subprocess.run(["sh", "-c", lines], check=True, timeout=20)
+        subprocess.run(["sh", "-c", lines], check=True, timeout=PATIENCE_S)
     assert asked == [(f"/v1/{path}", "Bearer sesame", {"model": "O'Hara", **question})]

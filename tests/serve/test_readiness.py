@@ -4,12 +4,10 @@ This machine may have no systemd: `systemctl` and `journalctl` are scripts that 
 server's process. The fleet test proves the same against the real programs.
 """
 
-import contextlib
 import json
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -34,6 +32,7 @@ from provision.phases.serve.unit import render_service
 from provision.pipeline.failure_evidence import causes_of
 from tests.probe.here import program, with_first
 from tests.serve.conftest import card, facts, readiness, stack
+from tests.waiting import wait_until
 
 SERVER = Path(__file__).parent / "serving.py"
 TOKENS = list(range(100, 132))
@@ -161,11 +160,12 @@ def test_a_server_that_refuses_every_chat_is_not_ready(proven: Prove, status: in
 
 def test_the_phases_of_a_start_that_was_not_observed_are_omitted(proven: Prove, serving: Callable[..., int]) -> None:
     port = serving()
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            break
-        time.sleep(0.05)
+
+    def listens() -> bool:
+        with socket.create_connection(("127.0.0.1", port)):
+            return True
+
+    wait_until(listens, "it never listens")
     phases = proven(request={"port": port})["record"]["startup_s"]
     assert set(phases) == {"first_answer"}
 

@@ -16,6 +16,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.settings import Settings
 from provision.fleet.inventory.ssh_config import resolve
 from provision.fleet.ssh import open_session
+from tests.waiting import PATIENCE_S
 
 RELAY = """
 import socket, sys, threading
@@ -84,7 +85,7 @@ def type_it(command: str, folder: Path) -> None:
         env={**os.environ, "SSH_ASKPASS": str(yes), "SSH_ASKPASS_REQUIRE": "force"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 

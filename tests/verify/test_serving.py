@@ -16,6 +16,7 @@ from urllib.request import proxy_bypass
 
 import pytest
 
+from tests.waiting import wait_until
 from verify.checks.serving.requests import evaluate_load as evaluate
 from verify.checks.serving.requests import load as run
 from verify.cli import load as load_cli
@@ -68,10 +69,8 @@ def running(prefix: Path) -> Iterator[subprocess.Popen[bytes]]:
     program = prefix / "envs" / "ab12" / "bin" / "vllm"
     program.write_text("import subprocess; subprocess.run(['sleep', '600'])\n")
     process = subprocess.Popen([sys.executable, str(prefix / "current/bin/vllm"), "serve"], start_new_session=True)
-    deadline = time.monotonic() + 30
     # The caller continues a moment before the kernel shows the new program's command line, and that before its child.
-    while len(served(prefix).pids()) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: len(served(prefix).pids()) == 2, "it has no child process")
     yield process
     os.killpg(process.pid, 9)
     process.wait()

@@ -29,6 +29,7 @@ from provision.features.firewall.rules import (
 )
 from provision.fleet.inventory.conflicts import conflicts
 from tests.required import do_without
+from tests.waiting import PATIENCE_S
 
 OPENINGS = (Opening(8000, ("127.0.0.2", "fd00::2")), Opening(8009, ("127.0.0.2",)))
 
@@ -189,7 +190,7 @@ stream = subprocess.Popen(
 stream.stdout.readline()
 load(rules[1])
 found["changed"] = look()
-found["stream"] = stream.communicate("\n", timeout=20)[0].strip()
+found["stream"] = stream.communicate("\n", timeout=600)[0].strip()
 run("nft", "delete", "table", "inet", "firstlight")
 found["removed"] = look()
 found["tables"] = run("nft", "list", "tables").split("\n")
@@ -218,7 +219,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     mounted = 'mkdir -p /run/netns && mount -t tmpfs none /run/netns && exec "$@"'
     command = ["unshare", "--net", "--mount", "sh", "-c", mounted, "sh", sys.executable, str(script)]
     given = json.dumps([rules, source, reach])
-    done = subprocess.run([*command, given], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([*command, given], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer

@@ -12,8 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,11 +24,11 @@ from provision.features.gateway.haproxy import CERTIFICATE, CONFIG, TRAFFIC_PROG
 from provision.features.gateway.traffic import HostTraffic, Traffic, command_of, parse
 from provision.features.watchdog.health_agent import program
 from tests import required
+from tests.waiting import PATIENCE_S, wait_until
 
 STUB = Path(__file__).with_name("stub_engine.py")
 KEY = "sk-client-one"
 AGENT = "firstlight-health-agent"
-DEADLINE_S = 60.0
 """Limit in seconds for states that must be reached; not an expected time."""
 
 
@@ -60,7 +59,7 @@ def free_port(address: str) -> int:
 
 def ask(at: tuple[str, int], method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
     """Send one request on a new connection."""
-    connection = http.client.HTTPConnection(*at, timeout=DEADLINE_S)
+    connection = http.client.HTTPConnection(*at, timeout=PATIENCE_S)
     try:
         data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         connection.request(method, path, data, {"Content-Type": "application/json", **(headers or {})})
@@ -93,7 +92,7 @@ class Stub:
     def restart(self) -> None:
         """End it and start it anew, as a release is switched; returns when it listens."""
         self.process.kill()
-        self.process.wait(DEADLINE_S)
+        self.process.wait(PATIENCE_S)
         self.process = start_stub(self.backend, self.processes)
         wait_until(lambda: self.seen() == [], f"{self.backend.name} never listens")
 
@@ -156,7 +155,7 @@ class Site:
 
     def tokens(self, model: str = "m") -> Iterator[str]:
         """Yield the tokens of a stream as they arrive, then `end`."""
-        connection = http.client.HTTPConnection(*self.at, timeout=DEADLINE_S)
+        connection = http.client.HTTPConnection(*self.at, timeout=PATIENCE_S)
         body = json.dumps({"messages": [], "model": model, "stream": True})
         connection.request("POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {KEY}"})
         response = connection.getresponse()
@@ -213,7 +212,7 @@ class Site:
         stub = self.stubs[name]
         assert stub.agent is not None
         stub.agent.kill()
-        stub.agent.wait(DEADLINE_S)
+        stub.agent.wait(PATIENCE_S)
         stub.agent = start_agent(self.folder, stub)
 
     def reload(self, gateway: Gateway) -> None:
@@ -252,7 +251,7 @@ class Site:
     def stop(self) -> None:
         """End HAProxy."""
         self.process.terminate()
-        self.process.wait(DEADLINE_S)
+        self.process.wait(PATIENCE_S)
 
     def _master_answers(self) -> bool:
         return "worker" in self.admin("show proc", "master.sock")
@@ -285,19 +284,6 @@ def unit_variables() -> dict[str, str]:
     """Return the environment variables that the unit sets for HAProxy."""
     lines = (line.partition("=") for line in unit_text("/opt/firstlight").splitlines())
     return dict(text.split("=", 1) for name, _, text in lines if name == "Environment")
-
-
-def wait_until(seen: Callable[[], bool], otherwise: str, *, every_s: float = 0.05) -> None:
-    """Wait until a condition is true, which is looked at every so many seconds."""
-    deadline = time.monotonic() + DEADLINE_S
-    while True:
-        try:
-            if seen():
-                return
-        except (OSError, StopIteration):
-            pass
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(every_s)
 
 
 def start_stub(backend: Backend, processes: Path | None = None) -> subprocess.Popen[bytes]:
@@ -390,4 +376,4 @@ def running(
             process.send_signal(signal.SIGCONT)
             process.terminate()
         for process in processes:
-            process.wait(DEADLINE_S)
+            process.wait(PATIENCE_S)

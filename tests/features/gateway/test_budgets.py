@@ -10,8 +10,9 @@ from provision.core.errors import InventoryError
 from provision.features.gateway.backends import backends_of
 from provision.features.gateway.traffic import Tokens, Traffic, Usage, read_usage, render_usage, usage_document
 from provision.run.served import Served
-from tests.features.gateway.running import Answer, Site, running, wait_until
+from tests.features.gateway.running import Answer, Site, running
 from tests.features.gateway.test_backends import host
+from tests.waiting import wait_until
 
 DAY = 10**6
 UNUSED = Tokens(0, 0, None)

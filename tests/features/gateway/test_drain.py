@@ -28,10 +28,11 @@ from provision.features.rollout.model import RolloutState
 from provision.features.rollout.store import RolloutStore
 from provision.pipeline import CommandRequest
 from provision.run.context import RunOptions
-from tests.features.gateway.running import Site, running, under_load, wait_until
+from tests.features.gateway.running import Site, running, under_load
 from tests.features.rollout.site import recorded
 from tests.fleet.command_runner import CommandRunner
 from tests.pipeline.test_verify import context_of
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.long(seconds=40),

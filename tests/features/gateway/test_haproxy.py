@@ -18,9 +18,10 @@ import pytest
 
 from provision.features.gateway import haproxy
 from provision.features.monitoring import unit_sets
-from tests.features.gateway.running import KEY, Site, Stub, ask, free_port, running, under_load, wait_until
+from tests.features.gateway.running import KEY, Site, Stub, ask, free_port, running, under_load
 from tests.features.gateway.test_backends import make_certificate
 from tests.verify.conftest import vllm_python
+from tests.waiting import PATIENCE_S, wait_until
 
 __all__ = ["vllm_python"]
 pytestmark = pytest.mark.slow
@@ -291,7 +292,7 @@ def test_a_request_that_is_too_large_gets_its_answer_in_each_version_of_http(tmp
         url = f"https://{site.gateway.bind}:{site.gateway.settings.gateway_port}{CHAT}"
         words = ["curl", "-sS", "--insecure", f"--http{version}", "--write-out", " %{http_code} %{http_version}"]
         words += ["--header", f"Authorization: Bearer {KEY}", "--data-binary", f"@{tmp_path}/body", url]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
         assert site.stubs["a1"].seen() == []
     assert done.stdout.endswith(f"}} 413 {version}"), done
     assert "the request is larger than 4 MiB" in done.stdout
@@ -313,7 +314,7 @@ def test_a_client_has_a_limit_of_requests_per_minute(tmp_path: Path) -> None:
 
 def test_a_reload_answers_the_next_request_on_a_connection_that_a_client_kept(tmp_path: Path) -> None:
     with running(tmp_path, {"h1": "m"}) as site:
-        kept = http.client.HTTPConnection(*site.at, timeout=60)
+        kept = http.client.HTTPConnection(*site.at, timeout=PATIENCE_S)
         headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
         found = []
         for clients in ({"one": KEY, "two": "sk-2"}, {"one": KEY, "two": "sk-3"}):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.features.gateway.running import KEY, Site, running, wait_until
+from tests.features.gateway.running import KEY, Site, running
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.long(seconds=28)
 

@@ -13,7 +13,8 @@ import pytest
 from provision.core.tables import rows_of
 from provision.features.gateway import haproxy
 from provision.features.gateway.haproxy import BOUND_PERCENT, COMPARED, Text, ring_ids
-from tests.features.gateway.running import Site, running, wait_until
+from tests.features.gateway.running import Site, running
+from tests.waiting import wait_until
 
 HOSTS = ("h1", "h2", "h3")
 BEGINNINGS = 24

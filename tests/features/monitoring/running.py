@@ -10,9 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.features.gateway.running import DEADLINE_S, free_port, wait_until
+from tests.features.gateway.running import free_port
 from tests.features.monitoring.programs import program
 from tests.verify.served import served
+from tests.waiting import PATIENCE_S, wait_until
 
 ADDRESS = "127.0.9.1"
 
@@ -34,7 +35,7 @@ class Prometheus:
     def get(self, path: str, **words: str) -> Any:
         """Return the data of an answer of its API."""
         address = f"http://{self.at}/api/v1/{path}?{urllib.parse.urlencode(words)}"
-        with urllib.request.urlopen(address, timeout=DEADLINE_S) as response:
+        with urllib.request.urlopen(address, timeout=PATIENCE_S) as response:
             return json.load(response)["data"]
 
 
@@ -59,7 +60,7 @@ def prometheus(folder: Path, files: Mapping[str, str], *options: str) -> Iterato
         yield server
     finally:
         process.terminate()
-        process.wait(DEADLINE_S)
+        process.wait(PATIENCE_S)
 
 
 @contextmanager

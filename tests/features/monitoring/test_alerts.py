@@ -19,9 +19,10 @@ from provision.cli import options
 from provision.cli.main import app
 from provision.features.monitoring import unit_sets
 from provision.pipeline import CommandRequest, commands, diagnosis, operations
-from tests.features.gateway.running import free_port, wait_until
+from tests.features.gateway.running import free_port
 from tests.features.monitoring.programs import program
 from tests.features.monitoring.running import ADDRESS
+from tests.waiting import PATIENCE_S, wait_until
 from verify.tables import table
 
 ALERTS = Path(unit_sets.__file__).with_name("alerts.yml")
@@ -70,7 +71,7 @@ def test_an_alert_has_cases_in_which_it_fires_and_stays_quiet_and_promtool_agree
         path.write_text(json.dumps({"rule_files": [str(ALERTS)], "evaluation_interval": every, "tests": [test]}))
         paths.append(str(path))
     words = [program("promtool"), "test", "rules", *paths]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -134,7 +135,7 @@ def test_hosts_offer_the_metrics_of_alerts_and_dashboards(tmp_path: Path) -> Non
         offered: list[str] = []
 
         def has_answered() -> bool:
-            with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as answer:
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=PATIENCE_S) as answer:
                 offered.append(answer.read().decode())
             return True
 

@@ -11,10 +11,10 @@ import yaml
 from docs.generate import ROOT
 from provision.features.monitoring.targets import KEYED, Target, outside_targets, render_targets
 from provision.run.served import Served
-from tests.features.gateway.running import wait_until
 from tests.features.monitoring.hosts import MONITOR, host
 from tests.features.monitoring.running import offering, prometheus
 from tests.fleet.command_runner import CommandRunner
+from tests.waiting import wait_until
 
 GPU = host("gpu-1", address="192.0.2.11", bind="0.0.0.0", expose=True)
 OPEN = host("gpu-2", address="192.0.2.12", bind="0.0.0.0", expose=True, api_key=False)

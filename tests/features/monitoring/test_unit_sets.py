@@ -15,10 +15,10 @@ from provision.features.gateway.backends import Backend, Gateway
 from provision.features.gateway.haproxy import TRAFFIC, render
 from provision.features.monitoring.targets import Target
 from provision.features.monitoring.unit_sets import exporter_set, server_set
-from tests.features.gateway.running import wait_until
 from tests.features.monitoring.hosts import MONITOR, host
 from tests.features.monitoring.programs import program
 from tests.features.monitoring.running import offering, prometheus
+from tests.waiting import wait_until
 
 INVENTORY = Path("/site/hosts.yml")
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from provision.core.models.settings import Settings
-from tests.features.multinode.test_span import PATIENCE_S, is_gone, wait_until
+from tests.features.multinode.test_span import is_gone
+from tests.waiting import PATIENCE_S, wait_until
 
 RAY = """#!{python}
 import json, os, socket, sys, time

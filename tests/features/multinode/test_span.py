@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ from provision.phases.serve.command_line import ServeCommand, serve_command
 from provision.phases.serve.model import BUILTIN, ServedModel
 from provision.phases.serve.unit import render_service
 from tests.serve.conftest import card, facts, stack
+from tests.waiting import PATIENCE_S, wait_until
 
 PREFIX = "/opt/firstlight"
 TWO = Span(members=("gpu-1", "gpu-2"), addresses=("10.0.0.1", "10.0.0.2"))
-PATIENCE_S = 600.0
 """Longer than anything takes on a busy machine; a limit, not an expectation."""
 
 
@@ -142,13 +142,6 @@ class Hosts:
         return [int(word) for word in path.read_text().split()]
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def is_gone(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
@@ -252,7 +245,7 @@ def test_an_address_of_no_interface_is_waited_for(program: Path) -> None:
         waits = "group: waits for an interface of this host with the address 192.0.2.1 (firstlight_span_address)\n"
         assert process.stderr.readline() == waits
         process.terminate()
-        assert process.wait(timeout=10) == 0, "a stop is no failure"
+        assert process.wait(timeout=PATIENCE_S) == 0, "a stop is no failure"
 
 
 def test_an_address_may_come_back_and_is_not_waited_for_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from provision.features.peers.access import PROGRAM
 from provision.features.peers.onhost import peer
+from tests.waiting import PATIENCE_S
 
 LINE = "restrict ssh-ed25519 AAAA"
 CONTENT = {"a.whl": b"0123456789" * 1000, "model/config": b"{}"}
@@ -133,7 +134,12 @@ def source(tmp_path: Path) -> Path:
 def run(own: Path, word: str, given: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-I", str(own / "peer.py"), word]
     return subprocess.run(
-        command, input=given.encode(), capture_output=True, check=False, env=os.environ | environment, timeout=60
+        command,
+        input=given.encode(),
+        capture_output=True,
+        check=False,
+        env=os.environ | environment,
+        timeout=PATIENCE_S,
     )
 
 
@@ -266,7 +272,7 @@ def test_an_index_that_does_not_answer_is_waited_for_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as index:
         url = f"http://127.0.0.1:{index.getsockname()[1]}/simple"
         command = [str(old), "-I", "-c", FETCH_TWO, str(PROGRAM.parent), url]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
         assert done.stdout == "".join(f"{url}/{package}/: timed out\n" for package in "ab")
         index.accept()[0].close()
         index.setblocking(False)

@@ -31,8 +31,8 @@ from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
 from provision.run.served import Served
 from provision.run.step import Step
-from tests.features.gateway.running import wait_until
 from tests.fleet.command_runner import CommandRunner
+from tests.waiting import wait_until
 from verify.records import CheckResult, as_record
 
 MARK = Quarantine(at="2026-01-02T00:00:00Z", check="devices.ecc", text="uncorrected errors")

@@ -17,9 +17,10 @@ from provision.features.rollout.driver import set_shares, shares
 from provision.pipeline import CommandRequest
 from provision.pipeline.runner import RunOutcome, execute
 from provision.run.step import Step
-from tests.features.gateway.running import Site, running, wait_until
+from tests.features.gateway.running import Site, running
 from tests.features.gateway.test_drain import inventory
 from tests.features.gateway.test_traffic import behind
+from tests.waiting import wait_until
 
 REQUESTS = 400
 

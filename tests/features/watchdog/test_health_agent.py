@@ -22,9 +22,10 @@ from provision.features.watchdog.onhost.watchdog import reason_of
 from provision.phases.serve.onhost.shared.engine import UNANSWERED, Server, processes
 from provision.phases.serve.tools import SHARED
 from provision.run.served import Served
-from tests.features.gateway.running import stub, wait_until
+from tests.features.gateway.running import stub
 from tests.features.watchdog.full_disk import full_disk
 from tests.verify.conftest import vllm_python
+from tests.waiting import wait_until
 from verify.tables import table
 
 __all__ = ["vllm_python"]

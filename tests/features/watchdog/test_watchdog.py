@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from provision.features.watchdog.onhost import watchdog
-from tests.features.gateway.running import wait_until
 from tests.features.watchdog.full_disk import full_disk
 from tests.serve.test_plugin import PLUGIN
+from tests.waiting import wait_until
 
 UNIT = "stub.service"
 REASON = "frozen: has requests and has computed nothing for 30 s"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.features.gateway.running import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +64,7 @@ def test_the_whole_session_ends(tmp_path: Path, how: str | signal.Signals) -> No
         os.kill(program.pid, how)
     else:
         program.stdin.close()
-    assert program.wait(timeout=30) == 130
+    assert program.wait(timeout=PATIENCE_S) == 130
     wait_until(lambda: not any(alive(child) for child in children), "a child is left")
 
 
@@ -72,7 +72,7 @@ def test_a_failed_program_reports_its_last_lines(tmp_path: Path) -> None:
     program = start(tmp_path, "echo first; echo 'x.cu(3): error: no such thing' >&2; exit 3")
     assert program.stdout
     out = program.stdout.read()
-    program.wait(timeout=60)
+    program.wait(timeout=PATIENCE_S)
     failed = json.loads(out.splitlines()[-1])
     assert program.returncode == 1
     assert failed["text"] == "`sh` ended with 3"
