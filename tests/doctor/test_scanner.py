@@ -119,6 +119,7 @@ def test_lines_are_counted_across_blocks() -> None:
         assert places(found.hits)[0] == [place + 1]
 
 
+@pytest.mark.slow
 def test_a_line_without_end_is_read_in_bounded_memory() -> None:
     class Endless(io.RawIOBase):
         left = 40

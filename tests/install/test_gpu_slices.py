@@ -85,6 +85,7 @@ def state(host: Path, gpu: int) -> tuple[str, list[str]]:
     return (host / f"gpus/mode{gpu}").read_text().strip(), (host / f"gpus/slices{gpu}").read_text().split()
 
 
+@pytest.mark.slow
 def test_slices_are_made_once_and_removed_with_a_stand_in_for_nvidia_smi(host: Path) -> None:
     done = make(host, "0=3g.20gb,2g.10gb")
     assert done.stdout == "firstlight-changed: GPU 0: 3g.20gb,2g.10gb\n", done.stderr
@@ -135,6 +136,7 @@ def test_what_nvidia_smi_refuses_is_told_with_a_stand_in_for_nvidia_smi(
     assert text in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("used", [False, True])
 def test_uninstall_removes_the_slices_that_were_made_with_a_stand_in_for_nvidia_smi(host: Path, *, used: bool) -> None:
     prefix, folder = host / "prefix", host / "made-here"

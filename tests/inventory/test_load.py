@@ -53,6 +53,7 @@ def test_the_example_is_valid_and_matches_its_comments() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_value_that_yaml_reads_as_false_is_the_word_that_was_written(make: Make) -> None:
     hosts = load(make(LOCAL, group_vars__all_yml="firstlight_start_caches: off\n")).hosts
     assert {host.settings.start_caches for host in hosts} == {"off"}
@@ -77,6 +78,7 @@ def test_groups_variables_and_templates_work_as_in_ansible(make: Make) -> None:
     assert hosts["gpu-1"].groups == ("gpu",)
 
 
+@pytest.mark.slow
 def test_cached_facts_of_ansible_are_known_to_templates(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -392,6 +394,7 @@ def test_passwords_stay_in_memory(make: Make, tmp_path: Path) -> None:
     assert not any("hush-hush" in file.read_text() for file in (tmp_path / "cache").rglob("*") if file.is_file())
 
 
+@pytest.mark.slow
 def test_a_source_without_an_answer_is_abandoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "hosts.sh"
     source.write_text("#!/bin/sh\nexec sleep 600\n")
@@ -437,6 +440,7 @@ def test_hosts_whose_names_begin_like_a_key_keep_them(make: Make) -> None:
     assert sorted(scrub({host.name: [] for host in read.hosts})) == sorted(hosts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", ["1", "5"])
 def test_hosts_of_several_groups_have_one_order(tmp_path: Path, seed: str) -> None:
     groups = "[a]\nh1\nh2\nh3\n[b]\nh3\nh1\nh2\n[c:children]\nb\n[all:vars]\nansible_connection=local\n"

@@ -118,6 +118,7 @@ def test_no_control_character_reaches_the_terminal(source: str, tmp_path: Path) 
     assert commanding(shown) == []
 
 
+@pytest.mark.slow
 @given(st.text() | st.from_regex(r"(\x1b(\x1b\[0m|\[|\]|c|)|[\x00-\x9f\u2066]|52;c;|m|\x07){1,40}"))
 def test_printable_text_has_no_control_characters(text: str) -> None:
     shown = printable(text)

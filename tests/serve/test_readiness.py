@@ -404,6 +404,7 @@ def vector_model(prefix: Path, user_model: dict[str, Any], request: pytest.Fixtu
     return user_model | {"task": request.param, "reference": str(prefix / "verify/reference-qwen3.json")}
 
 
+@pytest.mark.slow
 def test_vectors_are_proven_by_properties_and_the_last_green_run(proven: Prove, vector_model: dict[str, Any]) -> None:
     first = proven(request=vector_model)
     record = ServeRecord.model_validate(first["record"])
@@ -422,6 +423,7 @@ def test_vectors_are_proven_by_properties_and_the_last_green_run(proven: Prove, 
     assert proven(request=vector_model)["state"] == "ready"
 
 
+@pytest.mark.slow
 def test_vectors_are_compared_with_the_reference(proven: Prove, vector_model: dict[str, Any], prefix: Path) -> None:
     proven(request=vector_model)
     [kept] = (prefix / "verify").glob("vectors-*.json")

@@ -125,6 +125,7 @@ def test_answers_are_counted_and_timed(service: Service, sampled: Sample) -> Non
     assert service.keys == {"Bearer sk-only-for-this-test"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [

@@ -48,6 +48,7 @@ def test_output_up_to_the_limit_and_input_of_any_size_pass(here: Host) -> None:
     assert session.run("exit 3", stdin=text).rc == 3
 
 
+@pytest.mark.slow
 def test_a_command_without_output_ends_in_time(here: Host) -> None:
     session = open_session(here)
     for command in ("sleep 50", "exec >&- 2>&-; sleep 50"):

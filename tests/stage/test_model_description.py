@@ -152,6 +152,7 @@ def test_what_a_plan_does_not_read_is_tried_once_before_a_download(hub: Site, st
     try_sources(given, store, set())
 
 
+@pytest.mark.slow
 def test_a_well_known_model_is_described_without_the_hub(hub: Site, store: Store) -> None:
     hub.close()
     rows = rows_of(model_description._KNOWN_MODELS, "model", model_description.KnownModel)

@@ -257,6 +257,7 @@ def test_an_engine_at_work_is_given_a_second_request(
     assert (outcome.status, outcome.reason if reason else None) == ("fail" if reason else "ok", reason)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_an_engine_that_is_busy_with_other_requests_is_no_failure(
     service: Service, front: Front, monkeypatch: pytest.MonkeyPatch
@@ -270,6 +271,7 @@ def test_an_engine_that_is_busy_with_other_requests_is_no_failure(
     assert "answers others and left this request waiting" in outcome.reason
 
 
+@pytest.mark.slow
 def test_a_users_model_without_a_green_run_must_answer(service: Service) -> None:
     outcome = check(service)
     assert outcome.status == "ok"

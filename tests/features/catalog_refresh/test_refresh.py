@@ -61,6 +61,7 @@ def test_new_releases_become_rows(site: Site, index: WheelIndex, tmp_path: Path)
     assert len(Catalog(overlays=read_overlays(tmp_path)).releases) == len(grown.releases)
 
 
+@pytest.mark.slow
 def test_the_command_reports_what_it_wrote_and_plan_uses_it(site: Site, index: WheelIndex) -> None:
     fill(site)
     try:

@@ -167,6 +167,7 @@ def test_a_host_that_a_killed_run_drained_comes_back(site: Site) -> None:
     assert site.log == ["serve a", "prove a", "ready a"]
 
 
+@pytest.mark.slow
 def test_a_run_over_a_part_of_the_inventory_finds_the_gateways_of_all_of_it(tmp_path: Path) -> None:
     local = {"ansible_connection": "local"}
     groups = {"gateway": {"hosts": {"gate": local}}, "serving": {"hosts": {"a": local, "b": local}}}

@@ -162,6 +162,7 @@ def hosts(program: Path, tmp_path: Path) -> Iterator[Hosts]:
                 os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_no_server_starts_before_all_hosts_are_there(hosts: Hosts) -> None:
     hosts.start(1, hosts=3)
     hosts.start(0, hosts=3)

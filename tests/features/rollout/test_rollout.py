@@ -225,6 +225,7 @@ def test_a_gateway_that_is_silent_pauses_the_rollout_and_stops_no_rollback(site:
     assert (site.record().state, site.canaries) == ("rolled back", {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "release", "over"),
     [("resume", NEW, ("done", "4 hosts serve the new release")), ("abort", OLD, ("rolled back", "aborted"))],
