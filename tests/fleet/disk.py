@@ -11,6 +11,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from shutil import disk_usage  # as it is now: a test may replace that of the module
 
 _SIZE = 128 << 30
 """Bytes of the image, which is sparse: what a plan wants of a server's disk does not depend on the disk of this machine."""
@@ -38,7 +39,7 @@ def trim(folder: Path) -> None:
     """Return the blocks of deleted files to the machine where they are many: the image keeps them until then."""
     if not os.path.ismount(folder):
         return
-    if _image(folder).stat().st_blocks * 512 - shutil.disk_usage(folder).used > _MOST_LEFT:
+    if _image(folder).stat().st_blocks * 512 - disk_usage(folder).used > _MOST_LEFT:
         subprocess.run(("fstrim", str(folder)), capture_output=True, check=False)
 
 
