@@ -281,8 +281,8 @@ def host_tools(folder: Path) -> Mapping[str, Path]:
 def product_digest(tools: tuple[Path, ...]) -> str:
     """Return the digest of all that acts on a host: with new roles or tools a host is not up to date."""
     digest = hashlib.sha256()
-    playbooks = sorted(path for path in product_path("playbooks").rglob("*") if path.suffix != ".md")
+    files = sorted(path for path in product_path("playbooks").rglob("*") if path.is_file() and path.suffix != ".md")
     # Another run may be compiling modules: __pycache__ then has files for a moment.
-    for path in (*(path for path in playbooks if "__pycache__" not in path.parts and path.is_file()), *tools):
+    for path in (*(file for file in files if file.parent.name != "__pycache__"), *tools):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
