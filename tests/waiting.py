@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 PATIENCE_S = 600.0
 """A limit of waits for what comes at once on an idle machine. It says nothing of how long that takes: a busy machine passes too."""
+OUTLASTS_S = 900
+"""How long a process runs that a test expects to be ended: it must not end by itself while the test waits for that."""
 
 
 def wait_until(

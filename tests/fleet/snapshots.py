@@ -81,7 +81,7 @@ def state_of(root: Path, below: Sequence[Path]) -> str:
     digest = hashlib.sha256("\n".join(map(str, below)).encode())
     for file in sorted(path for name in PRODUCT for path in (root / name).rglob("*") if path.is_file()):
         name = file.relative_to(root)
-        # Tools of other tests write byte code and hidden caches meanwhile.
+        # Programs that other tests run write byte code and hidden caches beside the modules.
         if not any(part == "__pycache__" or part.startswith(".") for part in name.parts):
             digest.update(f"\n{name}\n".encode() + file.read_bytes())
     return digest.hexdigest()[:12]

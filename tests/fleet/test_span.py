@@ -22,7 +22,6 @@ pytestmark = pytest.mark.long(seconds=450)
 UNIT = "firstlight-vllm.service"
 OTHER_NAME = "first-light-2"
 OTHER_PORT = 29701
-"""A limit, not an expectation."""
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.install.scripts import run_sh
-from tests.waiting import PATIENCE_S
+from tests.waiting import OUTLASTS_S, PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -113,7 +113,7 @@ def test_what_an_interrupted_run_left_running_is_ended(installed: Path, how: str
         path.parent.mkdir()
     lock.touch()
     shutil.copy(shutil.which("sleep") or "", program)
-    words = [str(program), "900"] if how == "its program" else ["sleep", "900"]
+    words = [str(program), str(OUTLASTS_S)] if how == "its program" else ["sleep", str(OUTLASTS_S)]
     with lock.open() as held, subprocess.Popen(words, pass_fds=[] if how == "its program" else [held.fileno()]) as left:
         held.close()
         done = remove(str(installed))
@@ -180,7 +180,7 @@ def test_a_prefix_that_is_a_link_is_removed_with_its_folder(installed: Path, tmp
     link.symlink_to(installed)
     program.parent.mkdir(parents=True)
     shutil.copy(shutil.which("sleep") or "", program)
-    with subprocess.Popen([str(link / "envs/one/sleep"), "900"]) as left:
+    with subprocess.Popen([str(link / "envs/one/sleep"), str(OUTLASTS_S)]) as left:
         done = remove(str(link))
         left.kill()
         assert left.wait(timeout=PATIENCE_S) == -signal.SIGTERM, done.stdout + done.stderr

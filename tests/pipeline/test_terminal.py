@@ -12,7 +12,7 @@ from provision.phases.install.playbook import remembered_signals
 from provision.pipeline.runner import as_interrupt
 from tests.pipeline.command_lines import FAR, inventory_of, start_on_terminal
 from tests.pipeline.test_diagnosis import BROKEN, result, run_folder
-from tests.waiting import PATIENCE_S, wait_until
+from tests.waiting import OUTLASTS_S, PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,7 @@ READ_INPUT = (["0", "0x0"], ["63", "0x0"])
 @pytest.fixture
 def waiting(tmp_path: Path) -> tuple[subprocess.Popen[bytes], int, Path]:
     """Start a probe of a host whose connection hangs, on a new terminal; return the process, the terminal's other end and the folder of runs."""
-    proxy = "-F none -o ConnectTimeout=900 -o ProxyCommand='cat >/dev/null'"
+    proxy = f"-F none -o ConnectTimeout={OUTLASTS_S} -o ProxyCommand='cat >/dev/null'"
     inventory = inventory_of(tmp_path, slow={"ansible_ssh_common_args": proxy})
     logs = tmp_path / "logs"
     return *start_on_terminal("probe", "-i", str(inventory), logs=logs), logs

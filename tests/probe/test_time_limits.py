@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.probe.here import AS_ROOT, program, run, traces, with_first
-from tests.waiting import wait_until
+from tests.waiting import OUTLASTS_S, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +19,7 @@ def test_a_hanging_tool_loses_only_its_own_sections_and_what_it_has_started_is_e
     program(
         tmp_path,
         "nvidia-smi",
-        f"trap '' TERM\necho $$ >>{tmp_path}/pids\nsleep 300 &\necho $! >>{tmp_path}/pids\nwait; wait; exec sleep 300",
+        f"trap '' TERM\necho $$ >>{tmp_path}/pids\nsleep {OUTLASTS_S} &\necho $! >>{tmp_path}/pids\nwait; wait; exec sleep {OUTLASTS_S}",
     )
     done = run(environment=with_first(tmp_path), limit_s=3)
     facts = done.facts

@@ -14,7 +14,7 @@ from provision.core.models.settings import Settings
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh import Session, open_session
 from tests.ssh.files import staged
-from tests.waiting import PATIENCE_S, wait_until
+from tests.waiting import OUTLASTS_S, PATIENCE_S, wait_until
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_binary_output_is_accepted(session: Session) -> None:
 
 def test_a_time_limit_ends_the_whole_group(session: Session, tmp_path: Path) -> None:
     with pytest.raises(RemoteCommandError, match=r"on host here did not end within 0\.5 s: sleep"):
-        session.run(f"sleep 71 & echo $! > {tmp_path}/pid; sleep 71", timeout_s=0.5)
+        session.run(f"sleep {OUTLASTS_S} & echo $! > {tmp_path}/pid; sleep {OUTLASTS_S}", timeout_s=0.5)
     child = int((tmp_path / "pid").read_text())
     wait_until(lambda: not _alive(child), "it goes on")
 
@@ -49,7 +49,7 @@ def _alive(pid: int) -> bool:
 
 def test_close_ends_a_command_of_another_thread(session: Session) -> None:
     ended: list[int] = []
-    thread = threading.Thread(target=lambda: ended.append(session.run("sleep 72").rc))
+    thread = threading.Thread(target=lambda: ended.append(session.run(f"sleep {OUTLASTS_S}").rc))
     thread.start()
     time.sleep(0.3)
     session.close()

@@ -29,7 +29,6 @@ from tests.waiting import PATIENCE_S, wait_until
 STUB = Path(__file__).with_name("stub_engine.py")
 KEY = "sk-client-one"
 AGENT = "firstlight-health-agent"
-"""Limit in seconds for states that must be reached; not an expected time."""
 
 
 @dataclass

@@ -15,7 +15,7 @@ import pytest
 
 from provision.core.models.settings import Settings
 from tests.features.multinode.test_span import is_gone
-from tests.waiting import PATIENCE_S, wait_until
+from tests.waiting import OUTLASTS_S, PATIENCE_S, wait_until
 
 RAY = """#!{python}
 import json, os, socket, sys, time
@@ -31,7 +31,7 @@ if part == "head":
     while not Path("{folder}/go").exists():
         time.sleep(0.05)
     listener = socket.create_server(("127.0.0.1", int(words[words.index("--runtime-env-agent-port") + 1])))
-time.sleep(600)
+time.sleep({outlasts_s})
 """
 Start = Callable[[int], subprocess.Popen[bytes]]
 
@@ -40,7 +40,7 @@ Start = Callable[[int], subprocess.Popen[bytes]]
 def start(program: Path, tmp_path: Path) -> Iterator[Start]:
     """Start a host of two, at one address."""
     (tmp_path / "python").symlink_to(sys.executable)
-    (tmp_path / "ray").write_text(RAY.format(python=sys.executable, folder=tmp_path))
+    (tmp_path / "ray").write_text(RAY.format(python=sys.executable, folder=tmp_path, outlasts_s=OUTLASTS_S))
     (tmp_path / "ray").chmod(0o755)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -49,7 +49,8 @@ def start(program: Path, tmp_path: Path) -> Iterator[Start]:
     def started(rank: int) -> subprocess.Popen[bytes]:
         words = ["--rank", str(rank), "--addresses", "127.0.0.1,127.0.0.1", "--port", str(port), "--agreement", "a"]
         words += ["--ray", "4", "29501", "29503", "29582"]
-        words += ["--", "sh", "-c", f"echo $$ $RAY_ADDRESS >{tmp_path}/server; exec sleep 600"] if rank == 0 else []
+        server = f"echo $$ $RAY_ADDRESS >{tmp_path}/server; exec sleep {OUTLASTS_S}"
+        words += ["--", "sh", "-c", server] if rank == 0 else []
         environment = {**os.environ, "VLLM_API_KEY": f"key-{rank}", "TMPDIR": str(tmp_path)}
         command = [str(tmp_path / "python"), "-I", "-S", str(program), *words]
         with (tmp_path / f"said-{rank}").open("wb") as log:

@@ -22,11 +22,10 @@ from provision.phases.serve.command_line import ServeCommand, serve_command
 from provision.phases.serve.model import BUILTIN, ServedModel
 from provision.phases.serve.unit import render_service
 from tests.serve.conftest import card, facts, stack
-from tests.waiting import PATIENCE_S, wait_until
+from tests.waiting import OUTLASTS_S, PATIENCE_S, wait_until
 
 PREFIX = "/opt/firstlight"
 TWO = Span(members=("gpu-1", "gpu-2"), addresses=("10.0.0.1", "10.0.0.2"))
-"""Longer than anything takes on a busy machine; a limit, not an expectation."""
 
 
 def command(
@@ -118,8 +117,8 @@ class Hosts:
     def start(
         self, rank: int, *, hosts: int = 2, agreement: str = "same", title: str = "sleep"
     ) -> subprocess.Popen[bytes]:
-        below = f"bash -c 'exec -a {title} sleep 600' &"
-        after = "exec sleep 600" if title != "sleep" else "wait"
+        below = f"bash -c 'exec -a {title} sleep {OUTLASTS_S}' &"
+        after = f"exec sleep {OUTLASTS_S}" if title != "sleep" else "wait"
         server = f"echo $GLOO_SOCKET_IFNAME >{self.folder}/interface-{rank}; {below} echo $$ $! >{self.folder}/server-{rank}; {after}"
         words = ["--rank", str(rank), "--addresses", ",".join(["127.0.0.1"] * hosts), "--port", str(self._port)]
         words += ["--agreement", agreement, "--", "sh", "-c", server]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.waiting import PATIENCE_S, wait_until
+from tests.waiting import OUTLASTS_S, PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -29,10 +29,10 @@ except FailedError as failure:
     send_event("failed", text=failure.text, hint=failure.hint)
     sys.exit(1)
 """
-STUBBORN = """
+STUBBORN = f"""
 import subprocess
 for start in ("trap '' TERM; ", ""):
-    child = subprocess.Popen(["sh", "-c", start + "sleep 300; sleep 300"], process_group=0)
+    child = subprocess.Popen(["sh", "-c", start + "sleep {OUTLASTS_S}; sleep {OUTLASTS_S}"], process_group=0)
     print(child.pid, flush=True)
 child.wait()
 """
